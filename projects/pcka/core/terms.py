@@ -1,0 +1,225 @@
+"""Distillation terms: which features meet under which loss, and with what weight.
+
+One :class:`TermSpec` is one line of a configuration; :class:`DistillTerms` turns the features of
+student and teacher into named losses. Detection and classification share both.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .adapters import ADAPTERS
+from .losses import LOSSES
+
+
+class FeatureShape(NamedTuple):
+    """What is known of a map before any image is seen; stride in pixels of the input per cell."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """One distillation term.
+
+    Args:
+        name: the term's name in logs and losses.
+        features: student features, by name; each gets a loss of its own.
+        loss: a name of :data:`pcka.core.LOSSES`.
+        loss_args: its arguments; a list gives one value per feature.
+        weight: factor of every loss of the term, >= 0.
+        teacher_features: their counterparts, if the names differ; empty pairs by equal name,
+            else by the one teacher feature of equal stride.
+        adapter: a name of ``ADAPTERS``, applied to the student.
+
+    Raises:
+        ValueError: names the term, the argument and what it may be.
+    """
+
+    name: str
+    features: Sequence[str]
+    loss: str = "PatchCKA"
+    loss_args: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    teacher_features: Sequence[str] = ()
+    adapter: str = "identity"
+
+    def __post_init__(self):
+        if not self.name or not str(self.name).isidentifier():
+            raise ValueError(f"a term's name is an identifier such as 'pcka', got {self.name!r}")
+        for key, value, known in (
+            ("loss", self.loss, LOSSES),
+            ("adapter", self.adapter, ADAPTERS),
+        ):
+            if value not in known:
+                raise self.error(f"unknown {key} {value!r}: one of {', '.join(sorted(known))}")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float):
+            raise self.error(f"weight is a number, got {self.weight!r}")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise self.error(f"weight is finite and not negative, got {self.weight}")
+        for key, names in (
+            ("features", self.features),
+            ("teacher_features", self.teacher_features),
+        ):
+            if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+                raise self.error(f"{key} is a list of names, got {names!r}")
+        if not self.features or len(set(self.features)) != len(self.features):
+            raise self.error(f"features is a list of different names, got {list(self.features)}")
+        if self.teacher_features and len(self.teacher_features) != len(self.features):
+            raise self.error(
+                f"{len(self.features)} features but {len(self.teacher_features)} teacher_features"
+            )
+
+    def error(self, message: str) -> ValueError:
+        return ValueError(f"term {self.name!r}: {message}")
+
+    def build_loss(self, index: int) -> nn.Module:
+        """The loss of the ``index``-th feature."""
+        arguments = {}
+        for key, value in self.loss_args.items():
+            if isinstance(value, list):
+                if len(value) != len(self.features):
+                    raise self.error(
+                        f"loss argument {key!r} lists {len(value)} values for "
+                        f"{len(self.features)} features {list(self.features)}"
+                    )
+                value = value[index]
+            arguments[key] = value
+        try:
+            return LOSSES[self.loss](**arguments)
+        except (TypeError, ValueError) as error:
+            raise self.error(f"loss {self.loss}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """One loss of one term: the student's feature, the teacher's, and the weight."""
+
+    student: str
+    teacher: str
+    weight: float
+    stride: int
+    teacher_stride: int
+
+
+class DistillTerms(nn.Module):
+    """Features of both networks -> ``{loss_<term>_<feature>: scalar}``.
+
+    Args:
+        specs: the terms; those of weight 0 are left out.
+        student: shapes of the student's features by name.
+        teacher: shapes of the teacher's.
+
+    Raises:
+        ValueError: a feature that does not exist, or widths that differ without an adapter.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TermSpec],
+        student: Mapping[str, FeatureShape],
+        teacher: Mapping[str, FeatureShape],
+    ):
+        super().__init__()
+        names = [spec.name for spec in specs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two terms have one name: {names}")
+        self.pairings: dict[str, Pairing] = {}
+        self.adapters = nn.ModuleDict()
+        self.losses = nn.ModuleDict()
+        for spec in specs:
+            if spec.weight == 0:
+                continue
+            for index, feature in enumerate(spec.features):
+                if feature not in student:
+                    raise spec.error(
+                        f"the student has no feature {feature!r}: it has {', '.join(student)}"
+                    )
+                partner = _partner(spec, index, student[feature].stride, teacher)
+                loss = spec.build_loss(index)
+                widths = student[feature].channels, teacher[partner].channels
+                if widths[0] != widths[1] and loss.needs_equal_width and spec.adapter == "identity":
+                    raise spec.error(
+                        f"the student's {feature} has {widths[0]} channels, the teacher's "
+                        f"{partner} {widths[1]}: set the adapter 'conv1x1', or a loss that "
+                        "takes different widths (PatchCKA with grouping 'batch')"
+                    )
+                key = f"{spec.name}_{feature}".replace(".", "_")
+                self.losses[key] = loss
+                self.adapters[key] = ADAPTERS[spec.adapter](*widths)
+                self.pairings[key] = Pairing(
+                    student=feature,
+                    teacher=partner,
+                    weight=float(spec.weight),
+                    stride=student[feature].stride,
+                    teacher_stride=teacher[partner].stride,
+                )
+
+    def forward(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Maps ``(B, C, H, W)`` by name -> weighted scalar losses."""
+        losses = {}
+        for key, pair in self.pairings.items():
+            x, y = on_common_extent(
+                student[pair.student], teacher[pair.teacher], pair.stride, pair.teacher_stride
+            )
+            losses[f"loss_{key}"] = pair.weight * self.losses[key](self.adapters[key](x), y)
+        return losses
+
+    def similarities(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """The readable figure behind each loss: ``{"cka/pcka_p2": 0.93}`` from ``forward``'s."""
+        return {
+            f"{self.losses[key].similarity}/{key}": 1 - losses[f"loss_{key}"] / pair.weight
+            for key, pair in self.pairings.items()
+            if self.losses[key].similarity
+        }
+
+
+def on_common_extent(
+    student: Tensor, teacher: Tensor, stride: int, teacher_stride: int
+) -> tuple[Tensor, Tensor]:
+    """The part of the image that both maps cover, at the student's resolution.
+
+    Two networks may pad a batch differently (to multiples of 32 or of 64, to a square). Padding
+    lies to the right and below, so cells of equal index show the same pixels, and cutting both
+    to the smaller extent aligns them without touching how either network sees the image. At
+    unequal strides the teacher's map is then resized bilinearly.
+
+    Args:
+        student, teacher: ``(B, C, H, W)``, ``(B, C', H', W')``.
+        stride, teacher_stride: pixels per cell.
+
+    Returns:
+        ``(B, C, h, w)`` and ``(B, C', h, w)``.
+    """
+    extent = [
+        min(s * stride, t * teacher_stride)
+        for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True)
+    ]
+    student = student[..., : -(-extent[0] // stride), : -(-extent[1] // stride)]
+    teacher = teacher[..., : -(-extent[0] // teacher_stride), : -(-extent[1] // teacher_stride)]
+    if student.shape[-2:] != teacher.shape[-2:]:
+        size = student.shape[-2:]
+        teacher = F.interpolate(teacher, size=size, mode="bilinear", align_corners=False)
+    return student, teacher
+
+
+def _partner(spec: TermSpec, index: int, stride: int, teacher: Mapping[str, FeatureShape]) -> str:
+    """The teacher's feature for the ``index``-th of a term: by name, else by stride."""
+    wanted = spec.teacher_features[index] if spec.teacher_features else spec.features[index]
+    if wanted in teacher:
+        return wanted
+    equal_stride = [name for name, shape in teacher.items() if shape.stride == stride]
+    if not spec.teacher_features and len(equal_stride) == 1:
+        return equal_stride[0]
+    known = ", ".join(f"{name} (stride {shape.stride})" for name, shape in teacher.items())
+    raise spec.error(
+        f"the teacher has no feature {wanted!r} and {len(equal_stride)} of stride {stride}: it "
+        f"has {known}; name the counterparts in teacher_features"
+    )

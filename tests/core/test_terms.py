@@ -1,0 +1,145 @@
+"""Terms: which features meet, with what adapter, weight and size."""
+
+import pytest
+import torch
+from torch import nn
+
+from pcka.core import DistillTerms, FeatureShape, Taps, TermSpec, patch_cka
+from pcka.core.terms import on_common_extent
+
+STUDENT = {"p2": FeatureShape(4, 4), "p3": FeatureShape(4, 8), "res3": FeatureShape(6, 8)}
+TEACHER = {"p2": FeatureShape(4, 4), "p3": FeatureShape(4, 8), "res3": FeatureShape(6, 8)}
+
+
+def features(shapes, size=32, batch=2):
+    return {
+        name: torch.randn(batch, s.channels, size // s.stride * 4, size // s.stride * 4)
+        for name, s in shapes.items()
+    }
+
+
+def term(**changes):
+    arguments = {"name": "pcka", "features": ("p2", "p3"), "loss_args": {"patch_size": 4}}
+    return TermSpec(**{**arguments, **changes})
+
+
+def test_losses_are_named_and_weighted():
+    student, teacher = features(STUDENT), features(TEACHER)
+    terms = DistillTerms([term(weight=3.0)], STUDENT, TEACHER)
+    losses = terms(student, teacher)
+    assert list(losses) == ["loss_pcka_p2", "loss_pcka_p3"]
+    wanted = 3 * (1 - patch_cka(student["p3"], teacher["p3"], patch_size=4))
+    torch.testing.assert_close(losses["loss_pcka_p3"], wanted)
+    similarities = terms.similarities({k: v.item() for k, v in losses.items()})
+    assert similarities["cka/pcka_p3"] == pytest.approx(
+        patch_cka(student["p3"], teacher["p3"], patch_size=4).item(), abs=1e-6
+    )
+
+
+def test_a_list_gives_one_value_per_feature():
+    terms = DistillTerms([term(loss_args={"patch_size": [8, [4, 2]]})], STUDENT, TEACHER)
+    assert [loss.patch_size for loss in terms.losses.values()] == [(8, 8), (4, 2)]
+
+
+def test_weight_zero_leaves_nothing():
+    terms = DistillTerms([term(weight=0.0)], STUDENT, TEACHER)
+    assert not terms.pairings and terms({}, {}) == {}
+
+
+def test_pairing_by_name_never_by_position():
+    reordered = {"p3": FeatureShape(4, 8), "p2": FeatureShape(4, 4)}
+    pairs = DistillTerms([term()], STUDENT, reordered).pairings
+    assert [(p.student, p.teacher) for p in pairs.values()] == [("p2", "p2"), ("p3", "p3")]
+
+
+def test_pairing_by_stride_where_names_differ():
+    other = {"s2": FeatureShape(4, 8), "s1": FeatureShape(4, 4)}
+    pairs = DistillTerms([term()], STUDENT, other).pairings
+    assert [(p.student, p.teacher) for p in pairs.values()] == [("p2", "s1"), ("p3", "s2")]
+    # Two of one stride: no guess is made.
+    with pytest.raises(ValueError, match="teacher_features"):
+        DistillTerms([term()], STUDENT, {**other, "t1": FeatureShape(4, 4)})
+    named = DistillTerms(
+        [term(teacher_features=("t1", "s2"))], STUDENT, {**other, "t1": FeatureShape(4, 4)}
+    )
+    assert named.pairings["pcka_p2"].teacher == "t1"
+
+
+def test_adapter_bridges_widths_and_is_trained():
+    wide = {"p2": FeatureShape(10, 4), "p3": FeatureShape(10, 8)}
+    with pytest.raises(ValueError, match="conv1x1"):
+        DistillTerms([term()], STUDENT, wide)
+    terms = DistillTerms([term(adapter="conv1x1")], STUDENT, wide)
+    sum(terms(features(STUDENT), features(wide)).values()).backward()
+    gradients = {name: p.grad for name, p in terms.named_parameters()}
+    assert gradients["adapters.pcka_p2.weight"].shape == (10, 4, 1, 1)
+    assert gradients["adapters.pcka_p2.weight"].abs().sum() > 0
+    # Channels are summed over in `batch`: no adapter needed.
+    DistillTerms([term(loss_args={"grouping": "batch", "patch_size": 4})], STUDENT, wide)
+
+
+def test_only_the_student_gets_a_gradient():
+    student, teacher = features(STUDENT), features(TEACHER)
+    for f in (*student.values(), *teacher.values()):
+        f.requires_grad_()
+    sum(DistillTerms([term()], STUDENT, TEACHER)(student, teacher).values()).backward()
+    assert student["p2"].grad.abs().sum() > 0
+
+
+def test_maps_are_cut_to_the_part_of_the_image_both_cover():
+    student = torch.arange(5 * 7.0).view(1, 1, 5, 7)
+    teacher = torch.arange(8 * 8.0).view(1, 1, 8, 8)  # padded further
+    x, y = on_common_extent(student, teacher, 8, 8)
+    assert torch.equal(x, student) and torch.equal(y, teacher[..., :5, :7])
+    # Unequal strides: cut to the same pixels, then resized.
+    x, y = on_common_extent(student, torch.ones(1, 2, 4, 4), 8, 16)
+    assert x.shape == (1, 1, 5, 7) and y.shape == (1, 2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": "PachCKA"}, "PatchCKA"),
+        ({"adapter": "conv3x3"}, "conv1x1, identity"),
+        ({"features": ("p7",)}, "no feature 'p7': it has p2, p3, res3"),
+        ({"features": ()}, "different names"),
+        ({"features": ("p2", "p2")}, "different names"),
+        ({"features": "p2"}, "list of names"),
+        ({"teacher_features": ("p2",)}, "2 features but 1"),
+        ({"teacher_features": ("p2", "q")}, r"no feature 'q'.*p2 \(stride 4\)"),
+        ({"weight": -1.0}, "not negative"),
+        ({"weight": float("nan")}, "finite"),
+        ({"weight": "10"}, "a number"),
+        ({"name": "p cka"}, "identifier"),
+        ({"loss_args": {"patch": 4}}, "patch"),
+        ({"loss_args": {"patch_size": [4, 4, 4]}}, "3 values for 2 features"),
+    ],
+)
+def test_bad_terms(changes, words):
+    with pytest.raises(ValueError, match=words):
+        DistillTerms([term(**changes)], STUDENT, TEACHER)
+
+
+def test_two_terms_of_one_name():
+    with pytest.raises(ValueError, match="one name"):
+        DistillTerms([term(), term()], STUDENT, TEACHER)
+
+
+def test_taps_read_without_keeping():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(3, 4, 1), nn.Identity()
+
+        def forward(self, x):
+            return self.body({"p2": self.stem(x)})["p2"].sum()
+
+    net = Net()
+    taps = Taps({"stem": net.stem, "body": net.body})
+    with taps.record() as seen:
+        total = net(torch.ones(1, 3, 2, 2))
+    assert set(seen) == {"stem", "p2"} and seen["p2"].requires_grad
+    assert total.item() == pytest.approx(seen["p2"].sum().item())
+    with pytest.raises(RuntimeError), taps.record():
+        raise RuntimeError
+    assert not net.stem._forward_hooks and not net.body._forward_hooks

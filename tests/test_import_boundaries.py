@@ -1,0 +1,44 @@
+"""Who may import whom: the core needs torch alone, and nothing above it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "projects" / "pcka" / "core"
+
+
+def test_core_imports_torch_alone():
+    allowed = {"torch", *sys.stdlib_module_names}
+    for path in CORE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            for name in names:
+                assert name.split(".")[0] in allowed, f"{path} imports {name}"
+
+
+def test_core_works_without_detectron2():
+    code = (
+        "import sys; sys.modules['detectron2'] = None; sys.modules['torchvision'] = None\n"
+        "import torch, pcka.core\n"
+        "print(pcka.core.patch_cka(torch.ones(1, 2, 8, 8), torch.ones(1, 2, 8, 8), patch_size=2,"
+        " center=False).item())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) == 1.0
+
+
+def test_nothing_imports_tools_or_tests():
+    for path in [*(ROOT / "projects").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = getattr(node, "module", None) if isinstance(node, ast.ImportFrom) else None
+            names = [module] if module else [a.name for a in getattr(node, "names", [])]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not any((n or "").split(".")[0] in ("tools", "tests") for n in names), path
