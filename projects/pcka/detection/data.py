@@ -1,0 +1,174 @@
+"""The user's own COCO-format data, registered and checked from the config alone."""
+
+import json
+import os
+from collections import Counter
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from .config import ConfigError, unknown_key
+
+_ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
+
+
+def register_coco_json(cfg: CfgNode) -> None:
+    """Register every entry of DATASETS.COCO_JSON; idempotent.
+
+    Raises:
+        ConfigError: an entry without NAME, JSON and IMAGES, or a name taken by other files.
+    """
+    for index, entry in enumerate(cfg.DATASETS.COCO_JSON):
+        where = f"DATASETS.COCO_JSON[{index}]"
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{where} is a mapping {{NAME, JSON, IMAGES}}, got {entry!r}")
+        for key in entry:
+            if key not in _ENTRY_KEYS:
+                raise ConfigError(f"{where}: {unknown_key(key, _ENTRY_KEYS)}")
+        for key in _ENTRY_KEYS:
+            if not entry.get(key):
+                raise ConfigError(f"{where}: {key} is missing")
+        json_file, images = (
+            os.path.join(cfg.DATASETS.COCO_ROOT, entry[key]) for key in ("JSON", "IMAGES")
+        )
+        if entry["NAME"] not in DatasetCatalog:
+            register_coco_instances(entry["NAME"], {}, json_file, images)
+        elif MetadataCatalog.get(entry["NAME"]).get("json_file") != json_file:
+            raise ConfigError(
+                f"{where}: the name {entry['NAME']!r} already stands for "
+                f"{MetadataCatalog.get(entry['NAME']).get('json_file')}: choose another NAME"
+            )
+
+
+def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
+    """Problems of the data sets ``names``, in words; empty if all are there and fit the model."""
+    problems = []
+    own = {entry["NAME"] for entry in cfg.DATASETS.COCO_JSON}
+    for name in names:
+        if name not in DatasetCatalog:
+            problems.append(
+                f"data set {name!r} is not registered: add it to DATASETS.COCO_JSON "
+                "({NAME, JSON, IMAGES}), or use one of detectron2's, such as coco_2017_train"
+            )
+            continue
+        metadata = MetadataCatalog.get(name)
+        json_file, images = metadata.get("json_file"), metadata.get("image_root")
+        if name in own:
+            found, classes = check_coco_json(json_file, images)
+            problems += [f"data set {name!r}: {problem}" for problem in found]
+        elif missing := _missing_builtin(name, json_file, images):
+            problems.append(missing)
+            continue
+        else:
+            classes = len(metadata.get("thing_classes", ()))
+        if classes and classes != num_classes(cfg):
+            key = num_classes_key(cfg)
+            problems.append(
+                f"data set {name!r} has {classes} classes but {key} is {num_classes(cfg)}: "
+                f"set {key} {classes}"
+            )
+    return problems
+
+
+def num_classes_key(cfg: CfgNode) -> str:
+    """The config key that holds the number of classes of this student."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name == "DistilledDetector":
+        name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
+    return "MODEL.RETINANET.NUM_CLASSES" if name == "RetinaNet" else "MODEL.ROI_HEADS.NUM_CLASSES"
+
+
+def num_classes(cfg: CfgNode) -> int:
+    _, head, key = num_classes_key(cfg).split(".")
+    return cfg.MODEL[head][key]
+
+
+def check_coco_json(json_file: str, images: str) -> tuple[list[str], int]:
+    """Problems of one COCO annotation file, and its number of classes (0 if unreadable)."""
+    remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
+    if not os.path.isfile(json_file):
+        return [f"no annotation file {json_file!r}: {remedy}"], 0
+    if not os.path.isdir(images):
+        return [f"no image folder {images!r}: {remedy}"], 0
+    try:
+        with open(json_file) as file:
+            content = json.load(file)
+    except (ValueError, UnicodeDecodeError) as error:
+        return [f"{json_file} is not JSON: {error}"], 0
+    lists = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
+        return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], 0
+    try:
+        return _check_content(content, images), len(content["categories"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], 0
+
+
+def _check_content(content: dict, images: str) -> list[str]:
+    problems = []
+
+    def report(what: str, bad: list, remedy: str) -> None:
+        if bad:
+            shown = ", ".join(str(b) for b in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            problems.append(f"{len(bad)} {what}: {shown}: {remedy}")
+
+    image_ids = {image["id"] for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    annotations = content["annotations"]
+    report(
+        "image file(s) missing",
+        [i["file_name"] for i in content["images"]
+         if not os.path.isfile(os.path.join(images, i["file_name"]))],
+        f"put them under {images} or drop them from the JSON",
+    )  # fmt: skip
+    report(
+        "image id(s) used twice",
+        [i for i, n in Counter(image["id"] for image in content["images"]).items() if n > 1],
+        "give each image an id of its own",
+    )
+    report(
+        "annotation id(s) used twice",
+        [i for i, n in Counter(a["id"] for a in annotations).items() if n > 1],
+        "give each annotation an id of its own",
+    )
+    report(
+        "annotation(s) of an image that is not listed (annotation ids)",
+        [a["id"] for a in annotations if a["image_id"] not in image_ids],
+        "add the image or drop them",
+    )
+    report(
+        "annotation(s) of a category that is not listed (annotation ids)",
+        [a["id"] for a in annotations if a["category_id"] not in categories],
+        "add it to categories or drop them",
+    )
+    report(
+        "box(es) without area (annotation ids)",
+        [a["id"] for a in annotations
+         if len(a["bbox"]) != 4 or not (a["bbox"][2] > 0 and a["bbox"][3] > 0)],
+        "boxes are [x, y, width, height] in pixels, width and height above 0",
+    )  # fmt: skip
+    if not annotations:
+        problems.append("no annotations at all: nothing to learn or to measure")
+    return problems
+
+
+def _missing_builtin(name: str, json_file: str | None, images: str | None) -> str:
+    """Why a data set of detectron2's own list is not usable, or ""."""
+    absent = [
+        path
+        for path, there in ((json_file, os.path.isfile), (images, os.path.isdir))
+        if path and not there(path)
+    ]
+    if not absent or name.startswith("digits_"):  # digits are made on first use
+        return ""
+    root = os.path.abspath(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+    source = (
+        "COCO is at https://cocodataset.org/#download (train2017, val2017 and annotations)"
+        if name.startswith("coco")
+        else "see detectron2's datasets/README.md for where to get it"
+    )
+    return (
+        f"data set {name!r}: no {' and no '.join(absent)}. {source}; lay it under {root} or set "
+        "DETECTRON2_DATASETS to the folder that holds it"
+    )

@@ -1,0 +1,187 @@
+"""The frozen teacher: any detectron2 config with trained weights, checked before it teaches."""
+
+import logging
+import os
+import pickle
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+
+from ..core import FeatureShape, Taps
+from .config import ConfigError, load_config, student_config
+from .features import feature_modules, feature_shapes
+from .files import fetch
+
+logger = logging.getLogger(__name__)
+
+
+class FrozenTeacher:
+    """A detector's backbone features, without gradient; its heads never run.
+
+    On purpose no ``nn.Module``: as an attribute of one it stays out of the state dict, the
+    optimizer, DDP and ``train()``.
+    """
+
+    def __init__(self, model: nn.Module, *, input_format: str, student_format: str):
+        """
+        Args:
+            model: a detectron2 meta-architecture with ``backbone`` and ``preprocess_image``.
+            input_format: channel order the teacher was trained on, ``BGR`` or ``RGB``.
+            student_format: channel order of the images that arrive.
+        """
+        self.model = model.eval().requires_grad_(False)
+        self.flip_channels = input_format != student_format
+        self.taps = Taps(feature_modules(model))
+
+    @property
+    def feature_shapes(self) -> dict[str, FeatureShape]:
+        return feature_shapes(self.model)
+
+    @torch.no_grad()
+    def __call__(self, batched_inputs: list[dict], device: torch.device) -> dict[str, Tensor]:
+        """Features ``(B, C, H, W)`` by name, from images as the student's mapper made them.
+
+        The teacher preprocesses for itself: channel order first, then its own mean, std and
+        padding, so that the features are those it gives on its own.
+        """
+        if self.model.device != device:
+            self.model.to(device)
+        images = [{"image": x["image"].flip(0) if self.flip_channels else x["image"]}
+                  for x in batched_inputs]  # fmt: skip
+        with self.taps.record() as features:
+            self.model.backbone(self.model.preprocess_image(images).tensor)
+        return features
+
+
+def build_teacher(cfg: CfgNode) -> FrozenTeacher:
+    """Build MODEL.PCKA.TEACHER and load its weights.
+
+    Random state is left as it was, so that a student starts the same with and without a teacher.
+
+    Raises:
+        ConfigError: config or weights not found, or weights that do not fill the backbone.
+    """
+    teacher_cfg = teacher_config(cfg)
+    formats = teacher_cfg.INPUT.FORMAT, cfg.INPUT.FORMAT
+    if formats[0] != formats[1] and set(formats) != {"BGR", "RGB"}:
+        raise ConfigError(
+            f"the teacher reads {formats[0]} images and the student {formats[1]}: only BGR and "
+            "RGB can be turned into each other, set INPUT.FORMAT of both alike"
+        )
+    path = fetch(teacher_cfg.MODEL.WEIGHTS, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        model = build_model(teacher_cfg)
+    checkpointer = _ReportingCheckpointer(model)
+    try:
+        checkpointer.load(path)
+    except (
+        RuntimeError, ValueError, AssertionError, AttributeError, KeyError, TypeError, EOFError,
+        OSError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"cannot read the teacher's weights {path}: {reason}. It has to be a detectron2 "
+            "checkpoint (.pth with tensors alone, or the model zoo's .pkl)"
+        ) from error
+    _check_weights(checkpointer.incompatible, model, path)
+    return FrozenTeacher(model, input_format=formats[0], student_format=formats[1])
+
+
+def teacher_config(cfg: CfgNode) -> CfgNode:
+    """The teacher's own plain detectron2 config, its weights resolved, on the student's device.
+
+    Raises:
+        ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, or without weights.
+    """
+    teacher = cfg.MODEL.PCKA.TEACHER
+    if not teacher.CONFIG_FILE:
+        raise ConfigError(
+            "MODEL.PCKA.TEACHER.CONFIG_FILE is empty: give a path or a model-zoo name, such as "
+            "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml, or train without terms "
+            "(MODEL.PCKA.LOSS_WEIGHT 0)"
+        )
+    path, zoo_name = teacher.CONFIG_FILE, ""
+    if not os.path.isfile(path):
+        path, zoo_name = _zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
+    teacher_cfg = load_config(path, teacher.OPTS)
+    weights = teacher.WEIGHTS
+    if not weights and zoo_name:
+        weights = _zoo_weights(zoo_name)
+    weights = weights or teacher_cfg.MODEL.WEIGHTS
+    if not weights:
+        raise ConfigError(
+            f"teacher {teacher.CONFIG_FILE} names no weights: set MODEL.PCKA.TEACHER.WEIGHTS to "
+            "its trained checkpoint"
+        )
+    teacher_cfg.MODEL.WEIGHTS = weights
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    return student_config(teacher_cfg)
+
+
+class _ReportingCheckpointer(DetectionCheckpointer):
+    """Keeps which keys did not match, which the base class only logs."""
+
+    def _load_model(self, checkpoint):
+        self.incompatible = super()._load_model(checkpoint)
+        return self.incompatible
+
+
+def _check_weights(incompatible, model: nn.Module, path: str) -> None:
+    """Stop unless every parameter and buffer of the backbone came from the file."""
+    expected = {k for k in model.state_dict() if k.startswith("backbone.")}
+    wrong_shape = {
+        f"{k}: {tuple(found)} in the file, {tuple(wanted)} in the model"
+        for k, found, wanted in incompatible.incorrect_shapes
+        if k in expected
+    }
+    missing = {k for k in incompatible.missing_keys if k in expected}
+    missing = {k for k in missing if not k.endswith("num_batches_tracked")}
+    missing -= {entry.split(":")[0] for entry in wrong_shape}
+    matched = len(expected) - len(missing) - len(wrong_shape)
+    summary = (
+        f"teacher weights {path}: {matched} of {len(expected)} backbone entries matched, "
+        f"{len(missing)} missing, {len(wrong_shape)} of another shape, "
+        f"{len(incompatible.unexpected_keys)} unexpected in the file"
+    )
+    logger.info(summary)
+    if missing or wrong_shape:
+        raise ConfigError(
+            f"{summary}. A teacher with random weights teaches nothing; give weights that fit "
+            "MODEL.PCKA.TEACHER.CONFIG_FILE.\n"
+            + _listing("missing", missing)
+            + _listing("other shape", wrong_shape)
+            + _listing("unexpected", incompatible.unexpected_keys)
+        )
+
+
+def _listing(title: str, keys, most: int = 10) -> str:
+    keys = sorted(keys)
+    lines = [f"  {title}: {key}\n" for key in keys[:most]]
+    return "".join(lines) + (f"  ... and {len(keys) - most} more {title}\n" if keys[most:] else "")
+
+
+def _zoo_file(name: str) -> str:
+    # Only here: importing the zoo needs pkg_resources, which newer setuptools no longer has.
+    from detectron2 import model_zoo
+
+    try:
+        return model_zoo.get_config_file(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"teacher config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
+            "name of detectron2's model zoo, such as COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
+        ) from error
+
+
+def _zoo_weights(name: str) -> str:
+    from detectron2 import model_zoo
+
+    try:
+        return model_zoo.get_checkpoint_url(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the model zoo has no weights for {name!r}: set MODEL.PCKA.TEACHER.WEIGHTS"
+        ) from error

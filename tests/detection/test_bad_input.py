@@ -1,0 +1,291 @@
+"""What users get wrong, and the words that tell them: before training starts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.config import get_cfg
+
+from pcka.detection import ConfigError, add_pcka_config, build_teacher, load_config
+from pcka.detection.data import register_coco_json
+from pcka.detection.preflight import check_run
+from pcka.detection.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+
+
+def term(**changes):
+    return ["MODEL.PCKA.TERMS", [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, **changes}]]
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL.PCKA.TEMRS", []], r"unknown key 'TEMRS', did you mean 'TERMS'.*LOSS_WEIGHT"),
+        (["MODEL.PKCA.TERMS", []], "unknown key 'PKCA', did you mean 'PCKA'"),
+        (["MODEL.PCKA.LOSS_WEIGHT", "much"], "LOSS_WEIGHT"),
+        (["SEED"], "odd length"),
+    ],
+)
+def test_keys_on_the_command_line(tiny_yaml, opts, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(str(tiny_yaml), opts)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (term(GROPING="batch"), r"TERMS\[0\]: unknown key 'GROPING'. Known: NAME, FEATURES"),
+        (term(LOSS="PachCKA"), "unknown loss 'PachCKA': one of PatchCKA"),
+        (term(LOSS_ARGS={"groping": "batch"}), "groping"),
+        (term(LOSS_ARGS={"grouping": "row"}), "channel, batch, position"),
+        (term(WEIGHT="heavy"), "WEIGHT"),
+        (term(WEIGHT=-1), "not negative"),
+        (["MODEL.PCKA.TERMS", ["pcka"]], "is a mapping"),
+        (["MODEL.PCKA.LOSS_WEIGHT", -2.0], "LOSS_WEIGHT is a number >= 0"),
+    ],
+)
+def test_terms(tiny, opts, words):
+    with pytest.raises(ConfigError, match=words):
+        check_run(tiny(*opts))
+
+
+def test_whole_numbers_are_weights_too(tiny):
+    assert tiny("MODEL.PCKA.LOSS_WEIGHT", "0").MODEL.PCKA.LOSS_WEIGHT == 0.0
+    check_run(tiny(*term(WEIGHT=10)))
+
+
+def test_config_that_runs_code(tmp_path):
+    mark = tmp_path / "ran"
+    payload = f'X: !!python/object/apply:os.mkdir ["{mark}"]\n'
+    (tmp_path / "evil.yaml").write_text(payload)
+    (tmp_path / "child.yaml").write_text("_BASE_: evil.yaml\nSEED: 1\n")
+    for name in ("evil.yaml", "child.yaml"):
+        with pytest.raises(ConfigError, match="run Python code"):
+            load_config(str(tmp_path / name))
+    assert not mark.exists()
+
+
+def test_detectron2s_own_tags_are_still_read():
+    from detectron2 import model_zoo
+
+    cfg = load_config(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == 5
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("MODEL: [", "not valid YAML"), ("MODEL:\n  BACKBON: {}\n", "did you mean 'BACKBONE'")],
+)
+def test_broken_config_file(tmp_path, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(str(tmp_path / "c.yaml"))
+
+
+def test_missing_config_file():
+    with pytest.raises(ConfigError, match=r"'nowhere\.yaml' does not exist"):
+        load_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("CONFIG_FILE", "", "CONFIG_FILE is empty.*LOSS_WEIGHT 0"),
+        (
+            "CONFIG_FILE",
+            "no/such.yaml",
+            "neither a file here.*nor a name of detectron2's model zoo",
+        ),
+        ("WEIGHTS", "no/such.pth", "teacher's weights.*no file 'no/such.pth'"),
+        ("OPTS", ["MODEL.NOTHING", 1], "unknown key 'NOTHING'"),
+    ],
+)
+def test_teacher_not_found(tiny, key, value, words):
+    cfg = tiny(f"MODEL.PCKA.TEACHER.{key}", value)
+    with pytest.raises(ConfigError, match=words):
+        check_run(cfg)
+    with pytest.raises(ConfigError, match=words):
+        build_teacher(cfg)
+
+
+def test_teacher_file_that_is_no_checkpoint(tiny, tmp_path):
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    with pytest.raises(ConfigError, match=r"cannot read the teacher's weights .*text\.pth"):
+        build_teacher(tiny("MODEL.PCKA.TEACHER.WEIGHTS", str(tmp_path / "text.pth")))
+
+
+def test_student_meta_architecture(tiny):
+    from detectron2.modeling import build_model
+
+    with pytest.raises(ConfigError, match=r"'FasterRCNN' is not registered: one of .*GeneralizedR"):
+        build_model(tiny("MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FasterRCNN"))
+
+
+def test_map_smaller_than_its_patches(tiny):
+    cfg = tiny(*term(LOSS_ARGS={"patch_size": [8]}, FEATURES=["p4"]))
+    os.makedirs(cfg.OUTPUT_DIR)
+    with pytest.raises(ConfigError, match=r"pcka_p4: an image of 64x64 .*1 patch.*smaller patch"):
+        Trainer(cfg)
+    # Two patches are enough uncentred and too few centred.
+    two = {"patch_size": [[4, 2]], "center": True}
+    with pytest.raises(ConfigError, match="centred CKA needs 3"):
+        Trainer(tiny(*term(LOSS_ARGS=two, FEATURES=["p4"])))
+    Trainer(tiny(*term(LOSS_ARGS={**two, "center": False}, FEATURES=["p4"])))
+
+
+@pytest.fixture
+def damaged(tmp_path, coco):
+    """``damaged(change)`` -> config for a copy of the data whose json went through ``change``."""
+
+    def make(change, classes=2):
+        folder = tmp_path / "data"
+        shutil.copytree(coco, folder)
+        content = json.loads((folder / "instances.json").read_text())
+        change(content, folder)
+        (folder / "instances.json").write_text(json.dumps(content))
+        cfg = get_cfg()
+        add_pcka_config(cfg)
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+        name = f"damaged_{tmp_path.name}"
+        cfg.DATASETS.COCO_ROOT = str(folder)
+        cfg.DATASETS.COCO_JSON = [{"NAME": name, "JSON": "instances.json", "IMAGES": "images"}]
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
+        cfg.OUTPUT_DIR = str(tmp_path / "out")
+        return cfg
+
+    return make
+
+
+def first(key, value):
+    def change(content, folder):
+        content["annotations"][0][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c, f: os.remove(f / "images" / "4.png"), "1 image file.*missing: 4.png"),
+        (first("bbox", [3, 3, 0, 9]), r"1 box\(es\) without area .*: 1:"),
+        (first("category_id", 4), "category that is not listed"),
+        (first("image_id", 999), "image that is not listed"),
+        (first("id", 2), r"annotation id\(s\) used twice: 2"),
+        (lambda c, f: c["annotations"].clear(), "no annotations at all"),
+        (lambda c, f: c.pop("categories"), "is not COCO: it needs the lists"),
+        (lambda c, f: c["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
+        (
+            lambda c, f: c["categories"].append({"id": 9, "name": "third"}),
+            r"3 classes but MODEL.ROI_HEADS.NUM_CLASSES is 2: set .*NUM_CLASSES 3",
+        ),
+    ],
+)
+def test_coco_json(damaged, change, words):
+    with pytest.raises(ConfigError, match=words):
+        check_run(damaged(change))
+
+
+def test_intact_coco_json_passes(damaged):
+    check_run(damaged(lambda c, f: None))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"NAME": "x", "JSON": "a.json"}, r"COCO_JSON\[0\]: IMAGES is missing"),
+        ({"NAME": "x", "JSN": "a.json", "IMAGES": "i"}, "'JSN', did you mean 'JSON'"),
+        ("x.json", "is a mapping"),
+        ({"NAME": "tiny", "JSON": "other.json", "IMAGES": "images"}, "'tiny' already stands for"),
+    ],
+)
+def test_coco_json_entries(tiny, entry, words):
+    tiny()
+    with pytest.raises(ConfigError, match=words):
+        register_coco_json(tiny("DATASETS.COCO_JSON", [entry]))
+
+
+def test_data_that_is_not_there(tiny):
+    cfg = tiny()
+    cfg.DATASETS.COCO_JSON = [{"NAME": "away", "JSON": "no.json", "IMAGES": "images"}]
+    cfg.DATASETS.TRAIN = ("away", "never_heard_of")
+    with pytest.raises(ConfigError) as error:
+        check_run(cfg)
+    text = str(error.value)
+    assert "no annotation file" in text and "no.json" in text
+    assert "'never_heard_of' is not registered" in text  # both at once
+
+
+def test_output_folder_of_another_run(tiny):
+    cfg = tiny()
+    os.makedirs(cfg.OUTPUT_DIR)
+    check_run(cfg)  # an empty folder is nobody's
+    Path(cfg.OUTPUT_DIR, "metrics.json").write_text("{}\n")
+    with pytest.raises(ConfigError, match="already holds a run: continue it with --resume"):
+        check_run(cfg)
+    Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump())
+    check_run(cfg, resume=True)
+    check_run(tiny("SOLVER.MAX_ITER", 99), resume=True)  # a longer schedule is the same run
+    with pytest.raises(ConfigError, match=r"another model\. Different: MODEL\.FPN\.OUT_CHANNEL"):
+        check_run(tiny("MODEL.FPN.OUT_CHANNELS", 9), resume=True)
+    check_run(cfg, eval_only=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_no_gpu(tiny):
+    with pytest.raises(ConfigError, match=r"set MODEL\.DEVICE cpu"):
+        check_run(tiny("MODEL.DEVICE", "cuda"))
+
+
+def test_coco_recipe_without_coco_stops_at_once(tmp_path):
+    """The command of the README on a machine without COCO, weights or network."""
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "train_net.py",
+         "--config-file", ROOT / "configs" / "pcka_faster_rcnn.yaml",
+         "MODEL.DEVICE", "cpu", "OUTPUT_DIR", tmp_path / "out"],
+        capture_output=True, text=True, env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
+    )  # fmt: skip
+    assert run.returncode == 1
+    for words in (
+        f"no {tmp_path}/coco/annotations/instances_train2017.json",
+        "https://cocodataset.org/#download",
+        "DETECTRON2_DATASETS",
+        "R-50.pkl",
+        "faster_rcnn_R_101_FPN_3x",
+        "make demo",
+    ):
+        assert words in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_config_is_valid():
+    configs = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/*/*.yaml")]
+    assert len(configs) >= 5
+    for path in configs:
+        content = yaml.safe_load(path.read_text())
+        if "STUDENTS" not in content:
+            from pcka.detection.config import term_specs
+
+            term_specs(load_config(str(path)))
+
+
+def test_mapper_draws_do_not_leak(tiny):
+    """A sample's augmentation is a function of seed and position, and of nothing else."""
+    cfg = tiny()
+    first = next(iter(Trainer.build_train_loader(cfg, seed=3)))
+    state = np.random.get_state()[1].copy()
+    np.random.rand(5)
+    second = next(iter(Trainer.build_train_loader(cfg, seed=3)))
+    assert [x["file_name"] for x in first] == [x["file_name"] for x in second]
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(state, np.zeros_like(state))

@@ -1,0 +1,128 @@
+"""Comparisons: files, statistics, and a whole one with tiny detectors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pcka.detection import ConfigError
+from pcka.detection.comparison import Comparison, Run, load_comparison
+from pcka.detection.report import markdown_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def comparison_yaml(tiny_yaml, tmp_path):
+    content = {
+        "TITLE": "tiny",
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "TEACHER": {"CONFIG_FILE": str(tiny_yaml.with_name("teacher.yaml"))},
+        "STUDENTS": [
+            {"NAME": "alone", "CONFIG_FILE": str(tiny_yaml), "OPTS": ["MODEL.PCKA.LOSS_WEIGHT", 0]},
+            {"NAME": "PCKA (batch)", "CONFIG_FILE": str(tiny_yaml)},
+        ],
+        "PICTURE": {"STUDENTS": ["alone", "PCKA (batch)"], "IMAGES": 2},
+    }
+    path = tmp_path / "comparison.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def compare(path, coco, *more):
+    data = [{"NAME": "tiny", "JSON": "instances.json", "IMAGES": "images"}]
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "compare.py", path, *more, "SOLVER.MAX_ITER", "2",
+         "DATASETS.COCO_JSON", str(data), "DATASETS.COCO_ROOT", coco],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_whole_comparison(comparison_yaml, coco, tmp_path):
+    run = compare(comparison_yaml, coco, "--seeds", "4,5")
+    assert run.returncode == 0, run.stdout + run.stderr
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert list(results) == ["teacher", "alone", "PCKA (batch)"]
+    assert [entry["seed"] for entry in results["alone"]] == [4, 5]
+    table = (out / "table.md").read_text()
+    assert "| PCKA (batch) |" in table and "paired by seed" in table and "tools/compare.py" in table
+    assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    # The student saw this comparison's teacher.
+    config = yaml.safe_load((out / "pcka__batch_" / "seed4" / "config.yaml").read_text())
+    assert config["MODEL"]["PCKA"]["TEACHER"]["WEIGHTS"] == str(out / "teacher" / "model_final.pth")
+    # Again: nothing to train. One run lost: it alone.
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("model_final.pth")}
+    lost = out / "alone" / "seed5"
+    for path in lost.glob("*"):
+        if path.is_file():
+            path.unlink()
+    again = compare(comparison_yaml, coco, "--seeds", "4,5")
+    assert again.returncode == 0 and "1 of 5 runs to train" in again.stdout, again.stderr
+    for path, time in times.items():
+        assert (path.stat().st_mtime_ns == time) == (lost not in path.parents)
+    # Another config in the same folder is not taken for this one.
+    other = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "0.5")
+    assert other.returncode == 1 and "finished run of another config" in other.stderr
+    assert "SOLVER.BASE_LR" in other.stderr
+
+
+def test_failed_run_is_reported_with_its_log(comparison_yaml, coco):
+    run = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "1e30")
+    assert run.returncode == 1
+    assert (
+        "failed with exit status" in run.stderr and "not finite" in run.stderr + run.stdout
+    ) or ("infinite or NaN" in run.stderr)
+
+
+def test_bad_data_stops_before_any_run(comparison_yaml, tmp_path):
+    run = compare(comparison_yaml, tmp_path / "nowhere")
+    assert run.returncode == 1 and "no annotation file" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(STUDENT=[]), "did you mean 'STUDENTS'"),
+        (lambda c: c.pop("TEACHER"), "TEACHER is missing"),
+        (lambda c: c["STUDENTS"][0].pop("NAME"), r"STUDENTS\[0\] needs a NAME"),
+        (lambda c: c["STUDENTS"][1].update(NAME="alone"), r"STUDENTS\[1\] needs a NAME of its own"),
+        (lambda c: c["PICTURE"].update(STUDENTS=["alon"]), "did you mean 'alone'"),
+        (lambda c: c["STUDENTS"][0].update(OPTS=["SEEED", 1]), "'SEEED', did you mean 'SEED'"),
+    ],
+)
+def test_bad_files(comparison_yaml, change, words):
+    content = yaml.safe_load(comparison_yaml.read_text())
+    change(content)
+    comparison_yaml.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=words):
+        load_comparison(str(comparison_yaml), seeds=[1], opts=[])
+
+
+def test_statistics_of_made_up_results():
+    def entries(*aps):
+        return [
+            {
+                "seed": s,
+                "AP": ap,
+                "AP50": ap + 20,
+                "AP75": ap,
+                "parameters": 1_500_000,
+                "seconds": 9,
+            }
+            for s, ap in enumerate(aps, start=1)
+        ]
+
+    run = Run("", 1, "", (), Path(), False, 1)
+    comparison = Comparison("", Path(), run, {"alone": [run], "PCKA": [run]})
+    results = {"teacher": entries(50.0)[:1], "alone": entries(10.0, 20.0, 30.0),
+               "PCKA": entries(13.0, 24.0, 35.0)}  # fmt: skip
+    lines = markdown_table(comparison, results).splitlines()
+    assert lines[2] == "| teacher | 50.0 | 70.0 | 50.0 |  | 1.50 M | 9 |"
+    assert lines[3].startswith("| alone | 20.0 ± 10.0 | 40.0 ± 10.0 |")
+    # Paired: +3, +4, +5 have a spread of 1, though the APs spread by 11.
+    assert lines[4].startswith("| PCKA | 24.0 ± 11.0 |") and "| +4.0 ± 1.0 |" in lines[4]

@@ -1,0 +1,368 @@
+"""The ten contracts of a distillation training step (docs/design.md)."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import setup_logger
+
+from pcka.core import patch_cka
+from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
+from pcka.detection.config import config_differences
+from pcka.detection.teacher import teacher_config
+
+ROOT = Path(__file__).parents[2]
+ADAPTED = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"}]
+
+
+def train(cfg, resume=False):
+    class Arguments:
+        eval_only = False
+
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    default_setup(cfg, Arguments)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def weights(path):
+    return torch.load(os.path.join(path, "model_final.pth"))["model"]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    different = [k for k in a if not torch.equal(a[k], b[k])]
+    assert not different, different
+
+
+RETINANET = (
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    [[8], [16], [32], [48], [64]],
+)
+
+
+@pytest.mark.parametrize("student", ["GeneralizedRCNN", "RetinaNet"])
+@pytest.mark.parametrize("teacher", ["GeneralizedRCNN", "RetinaNet"])
+def test_1_any_detector_teaches_any_other(tiny, batch, tmp_path, student, teacher):
+    opts = ["MODEL.META_ARCHITECTURE", teacher, *(RETINANET if teacher == "RetinaNet" else ())]
+    teacher_cfg = tiny("MODEL.PCKA.TEACHER.OPTS", opts, "MODEL.PCKA.TEACHER.WEIGHTS", "unused.pth")
+    weights_file = tmp_path / "teacher.pth"
+    torch.save(build_model(teacher_config(teacher_cfg)).state_dict(), weights_file)
+    terms = [{"FEATURES": ["p3", "p4", "p5"], "LOSS_ARGS": {"patch_size": 1, "grouping": "batch"}}]
+    cfg = tiny(
+        "MODEL.PCKA.STUDENT_META_ARCHITECTURE", student,
+        *(RETINANET if student == "RetinaNet" else ()),
+        "MODEL.PCKA.TEACHER.OPTS", opts,
+        "MODEL.PCKA.TEACHER.WEIGHTS", str(weights_file),
+        "MODEL.PCKA.TERMS", terms,
+    )  # fmt: skip
+    model = build_model(cfg).train()
+    assert type(model.student).__name__ == student
+    assert type(model.teacher.model).__name__ == teacher
+    with EventStorage():
+        losses = model(batch((64, 96), (96, 64)))
+    assert {"loss_pcka_p3", "loss_pcka_p4", "loss_pcka_p5", "loss_cls"} <= losses.keys()
+    sum(losses.values()).backward()
+    assert model.student.backbone.fpn_output3.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert "instances" in model.eval()(batch((64, 64)))[0]
+
+
+def test_1_the_students_own_forward_gives_its_own_losses(tiny, batch):
+    cfg = tiny()
+    model = build_model(cfg).train()
+    plain = build_model(student_config(cfg)).train()
+    plain.load_state_dict(model.student.state_dict())
+    inputs = batch()
+    with EventStorage():
+        torch.manual_seed(3)
+        wanted = plain(copy.deepcopy(inputs))
+        torch.manual_seed(3)
+        found = model(inputs)
+    for name, loss in wanted.items():
+        assert torch.equal(found[name], loss)
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_2_teacher_preprocesses_for_itself(tiny, batch, order):
+    cfg = tiny("MODEL.PCKA.TEACHER.OPTS",
+               ["INPUT.FORMAT", order, "MODEL.PIXEL_MEAN", [10.0, 60.0, 200.0],
+                "MODEL.PIXEL_STD", [1.0, 20.0, 70.0]])  # fmt: skip
+    teacher = build_teacher(cfg)
+    alone = build_model(teacher_config(cfg)).eval()
+    DetectionCheckpointer(alone).load(teacher_config(cfg).MODEL.WEIGHTS)
+    inputs = batch((64, 90), (70, 64))  # the student's format is BGR
+    found = teacher(inputs, torch.device("cpu"))
+    own = [{"image": x["image"].flip(0) if order == "RGB" else x["image"]} for x in inputs]
+    with torch.no_grad():
+        wanted = alone.backbone(alone.preprocess_image(own).tensor)
+    assert wanted.keys() <= found.keys() and "res2" in found
+    for name, feature in wanted.items():
+        assert torch.equal(found[name], feature)
+
+
+def test_2_different_padding_compares_the_same_pixels(tiny, batch):
+    cfg = tiny()
+    model = build_model(cfg).train()
+    inputs = batch((64, 64), (60, 70))
+    with EventStorage():
+        model(inputs)
+        before = {k: v.item() for k, v in model(inputs).items() if "pcka" in k}
+        model.teacher.model.backbone._square_pad = 160  # as ViTDet pads
+        padded = model.teacher(inputs, torch.device("cpu"))
+        after = model(inputs)
+    assert padded["p2"].shape[-2:] == (40, 40)
+    for name, value in before.items():
+        # Equal but for the padding's influence at the borders.
+        assert after[name].item() == pytest.approx(value, abs=0.1)
+
+
+def test_3_levels_by_name_with_channels_from_output_shape(tiny):
+    with pytest.raises(ConfigError, match="no feature 'p7': it has p2, p3, p4, p5, p6, res2"):
+        build_model(tiny("MODEL.PCKA.TERMS", [{"FEATURES": ["p7"]}]))
+    channel = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}}]
+    wide = ("MODEL.FPN.OUT_CHANNELS", 12, "MODEL.PCKA.TERMS", channel)
+    with pytest.raises(ConfigError, match=r"p3 has 12 channels.* 8: set the adapter 'conv1x1'"):
+        build_model(tiny(*wide))
+    channel[0]["ADAPTER"] = "conv1x1"
+    model = build_model(tiny(*wide))
+    assert model.distill.adapters["pcka_p3"].weight.shape == (8, 12, 1, 1)
+
+
+def test_4_teacher_is_not_in_the_module_tree(tiny, batch):
+    cfg = tiny("MODEL.PCKA.TERMS", ADAPTED)
+    model = build_model(cfg)
+    inside = {id(p) for p in model.parameters()} | {id(m) for m in model.modules()}
+    teacher = model.teacher.model
+    assert not inside & {id(x) for x in (*teacher.parameters(), *teacher.modules())}
+    optimizer = Trainer.build_optimizer(cfg, model)
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in model.distill.parameters()} <= optimized
+    assert not optimized & {id(p) for p in teacher.parameters()}
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    model.train()
+    assert not any(m.training for m in teacher.modules())
+    with EventStorage():
+        sum(model(batch()).values()).backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert_same(before, teacher.state_dict())  # no batch statistics either
+
+
+def test_5_checkpoint_loads_into_stock_detectron2(tiny, tmp_path):
+    """A stock R18 student with adapters; read back where pcka cannot be imported."""
+    cfg = tiny(
+        "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+        "MODEL.FPN.OUT_CHANNELS", 12, "SOLVER.MAX_ITER", 1,
+        "MODEL.PCKA.TERMS", ADAPTED,
+    )  # fmt: skip
+    trainer = train(cfg)
+    (tmp_path / "check.py").write_text(
+        "import sys; sys.modules['pcka'] = None\n"
+        "import json, torch\n"
+        "from detectron2.config import get_cfg\n"
+        "from detectron2.modeling import build_model\n"
+        "cfg = get_cfg(); cfg.merge_from_file(sys.argv[1] + '/student.yaml')\n"
+        "model = build_model(cfg)\n"
+        "state = torch.load(sys.argv[1] + '/model_final.pth', weights_only=True)['model']\n"
+        "keys = model.load_state_dict(state, strict=False)\n"
+        "total = float(sum(p.double().sum() for p in model.parameters()))\n"
+        "print(json.dumps([keys.missing_keys, keys.unexpected_keys, total]))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, tmp_path / "check.py", cfg.OUTPUT_DIR], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    missing, unexpected, total = json.loads(run.stdout.splitlines()[-1])
+    assert missing == []
+    assert unexpected and all(k.startswith("distill.") for k in unexpected)
+    wanted = float(sum(p.double().sum() for p in trainer.model.student.parameters()))
+    assert total == pytest.approx(wanted, rel=1e-12)
+
+
+def test_5_state_dict_round_trip_keeps_version_marks(tiny):
+    model = build_model(tiny())
+    state = model.state_dict()
+    plain = model.student.state_dict()
+    assert {k for k in state if not k.startswith("distill.")} == set(plain)
+    for name, mark in plain._metadata.items():
+        assert state._metadata[name] == mark, name
+    other = build_model(tiny())
+    result = other.load_state_dict(state)
+    assert not result.missing_keys and not result.unexpected_keys
+    assert_same(state, other.state_dict())
+    result = other.load_state_dict({"backbone.nothing": torch.zeros(1)}, strict=False)
+    assert result.unexpected_keys == ["backbone.nothing"]
+    assert "backbone.fpn_lateral2.weight" in result.missing_keys
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("evaluate", [0, 2])
+def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate):
+    opts = (
+        "MODEL.PCKA.TERMS", ADAPTED,
+        "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2,
+        "TEST.EVAL_PERIOD", evaluate,
+    )  # fmt: skip
+    straight = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "straight"))
+    train(straight)
+    broken = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "broken"))
+
+    class Killed(Exception):
+        pass
+
+    step = Trainer.run_step
+
+    def run_step(self):
+        if self.iter == 4 and self.start_iter == 0:
+            raise Killed
+        step(self)
+
+    Trainer.run_step = run_step
+    try:
+        with pytest.raises(Killed):
+            train(broken)
+    finally:
+        Trainer.run_step = step
+    torch.manual_seed(99)  # another process starts from another state
+    resumed = train(broken, resume=True)
+    assert resumed.start_iter == 4
+    assert_same(weights(straight.OUTPUT_DIR), weights(broken.OUTPUT_DIR))
+
+
+def test_6_teacher_preflight(tiny, tmp_path):
+    cfg = tiny()
+    state = torch.load(cfg.MODEL.PCKA.TEACHER.WEIGHTS)["model"]
+    broken = {("bakbone" + k[8:] if "res3" in k else k): v for k, v in state.items()}
+    broken["backbone.fpn_output2.weight"] = torch.zeros(3, 3)
+    torch.save({"model": broken}, tmp_path / "broken.pth")
+    with pytest.raises(ConfigError) as error:
+        build_model(tiny("MODEL.PCKA.TEACHER.WEIGHTS", str(tmp_path / "broken.pth")))
+    text = str(error.value)
+    assert "missing: backbone.bottom_up.res3.0.conv1.weight" in text
+    assert "other shape: backbone.fpn_output2.weight: (3, 3) in the file" in text
+    assert "unexpected: bakbone" in text
+    # Heads may be missing: they never run.
+    torch.save(
+        {"model": {k: v for k, v in state.items() if k.startswith("backbone")}},
+        tmp_path / "backbone.pth",
+    )
+    build_model(tiny("MODEL.PCKA.TEACHER.WEIGHTS", str(tmp_path / "backbone.pth")))
+
+
+def test_6_model_weights_reach_the_student_alone(tiny, tmp_path):
+    cfg = tiny()
+    model = build_model(cfg)
+    before = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
+    zeros = {k: torch.zeros_like(v) for k, v in model.student.state_dict().items()}
+    torch.save({"model": zeros}, tmp_path / "init.pth")
+    # With heuristics, as for .pkl files: keys are matched by their endings.
+    DetectionCheckpointer(model).load(str(tmp_path / "init.pth") + "?matching_heuristics=True")
+    assert model.student.backbone.fpn_lateral2.weight.abs().sum() == 0
+    assert_same(before, model.teacher.model.state_dict())
+
+
+def test_6_the_teacher_leaves_the_random_state_alone(tiny):
+    torch.manual_seed(5)
+    with_teacher = build_model(tiny())
+    torch.manual_seed(5)
+    alone = build_model(tiny("MODEL.PCKA.LOSS_WEIGHT", 0))
+    assert_same(dict(alone.state_dict()), dict(with_teacher.student.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "off", [("MODEL.PCKA.TERMS", []), ("MODEL.PCKA.LOSS_WEIGHT", 0)], ids=["no terms", "weight 0"]
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_7_without_terms_it_is_detectron2_to_the_bit(tiny, tmp_path, off, workers):
+    opts = (*off, "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 2)
+    cfg = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "ours"),
+               "MODEL.PCKA.TEACHER.CONFIG_FILE", "no teacher is looked for")  # fmt: skip
+    ours = train(cfg)
+    assert ours.model.teacher is None
+
+    class Plain(DefaultTrainer):
+        build_evaluator = Trainer.build_evaluator
+
+    class Arguments:
+        eval_only = False
+
+    plain_cfg = get_cfg()
+    plain_cfg.merge_from_file(os.path.join(cfg.OUTPUT_DIR, "student.yaml"))
+    plain_cfg.OUTPUT_DIR = str(tmp_path / "plain")
+    default_setup(plain_cfg, Arguments)
+    plain = Plain(plain_cfg)
+    plain.resume_or_load(resume=False)
+    plain.train()
+    assert_same(weights(plain_cfg.OUTPUT_DIR), weights(cfg.OUTPUT_DIR))
+
+
+def test_8_losses_are_summable_and_diagnostics_are_logged(tiny, batch):
+    model = build_model(tiny()).train()
+    inputs = batch()
+    with EventStorage() as storage:
+        losses = model(inputs)
+        assert all(name.startswith("loss_") and v.dim() == 0 for name, v in losses.items())
+        logged = storage.latest()
+    with model.taps.record() as student, EventStorage():
+        model.student(inputs)
+    teacher = model.teacher(inputs, torch.device("cpu"))
+    wanted = patch_cka(student["p3"], teacher["p3"], patch_size=2, grouping="batch").item()
+    assert logged["cka/pcka_p3"][0] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_9_evaluation_needs_no_teacher(tiny_yaml, tmp_path, tiny):
+    cfg = tiny()
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "student.pth")
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", tiny_yaml, "--eval-only",
+         "MODEL.WEIGHTS", tmp_path / "student.pth", "OUTPUT_DIR", tmp_path / "eval",
+         "MODEL.PCKA.TEACHER.CONFIG_FILE", "gone.yaml"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "copypaste: AP,AP50,AP75" in run.stdout
+
+
+@pytest.mark.parametrize("broken", ["student", "teacher"])
+def test_10_a_loss_that_is_not_finite_stops_by_name(tiny, batch, broken):
+    model = build_model(tiny()).train()
+    detector = model.student if broken == "student" else model.teacher.model
+    with torch.no_grad():
+        detector.backbone.fpn_output4.weight.fill_(float("nan"))
+    if broken == "student":  # only the map, not what the heads make of it
+        model.student.forward = lambda inputs: (
+            model.student.backbone(model.student.preprocess_image(inputs).tensor) and {}
+        )
+    with EventStorage(17), pytest.raises(FloatingPointError) as error:
+        model(batch())
+    assert "iteration 17" in str(error.value) and "'loss_pcka_p4': nan" in str(error.value)
+    assert "'loss_pcka_p3': nan" not in str(error.value).split("all losses")[0]
+
+
+def test_saved_config_builds_the_same_model(tiny, tmp_path):
+    cfg = tiny("SOLVER.MAX_ITER", 1)
+    train(cfg)
+    again = load_config(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
+    assert config_differences(again, cfg) == []
+    other = tiny("SOLVER.MAX_ITER", 1, "SEED", 8)
+    assert config_differences(again, other) == ["SEED"]
+    assert yaml.safe_load(Path(cfg.OUTPUT_DIR, "summary.json").read_text())["iterations"] == 1
+    setup_logger()  # detectron2's handlers are global
