@@ -27,6 +27,9 @@ from pcka.detection.preflight import check_run  # noqa: E402
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     register_coco_json(cfg)
+    run_dir = cfg.OUTPUT_DIR
+    if args.eval_only:  # the run's own config and logs stay as they are
+        cfg.OUTPUT_DIR = os.path.join(run_dir, "eval")
     cfg.freeze()
     default_setup(cfg, args)
     if cfg.MODEL.DEVICE == "cpu":
@@ -35,7 +38,7 @@ def main(args):
     if args.eval_only:
         plain = student_config(cfg)  # needs no teacher
         model = build_model(plain)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
+        DetectionCheckpointer(model, save_dir=run_dir).resume_or_load(
             cfg.MODEL.WEIGHTS, resume=args.resume
         )
         results = Trainer.test(cfg, model)
@@ -53,7 +56,8 @@ if __name__ == "__main__":
         check_run(
             load_config(arguments.config_file, arguments.opts),
             eval_only=arguments.eval_only,
-            resume=arguments.resume,
+            # On a shared disk, machine 0 may have begun to write.
+            resume=arguments.resume or arguments.machine_rank > 0,
         )
         launch(
             main,

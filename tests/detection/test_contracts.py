@@ -339,6 +339,8 @@ def test_9_evaluation_needs_no_teacher(tiny_yaml, tmp_path, tiny):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     assert "copypaste: AP,AP50,AP75" in run.stdout
+    # A run's own folder keeps its config: evaluation writes beside it.
+    assert {p.name for p in (tmp_path / "eval").iterdir()} == {"eval"}
 
 
 @pytest.mark.parametrize("broken", ["student", "teacher"])

@@ -118,6 +118,8 @@ def load_comparison(
         _check_keys(entry, ("NAME", "CONFIG_FILE", "OPTS"), required=("CONFIG_FILE",), where=where)
         merged = (*entry.get("OPTS", ()), *extra, *opts, "SEED", seed, "OUTPUT_DIR", str(folder))
         cfg = load_config(entry["CONFIG_FILE"], list(merged))
+        if len(cfg.DATASETS.TEST) != 1:
+            raise ConfigError(f"{where}: compares on one DATASETS.TEST, got {cfg.DATASETS.TEST}")
         return Run(
             label=label,
             seed=seed,
@@ -217,6 +219,9 @@ def _is_done(run: Run) -> bool:
 
 def _check(run: Run) -> None:
     """The run's own preflight, without what the comparison itself is going to make."""
+    folder = run.output_dir
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "train.log").is_file():
+        raise ConfigError(f"{folder} holds files of something else: set another --output")
     cfg = run.config
     cfg.MODEL.PCKA.LOSS_WEIGHT = 0.0  # the teacher is not trained yet
     check_run(cfg, resume=True)

@@ -103,6 +103,11 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml, or train without terms "
             "(MODEL.PCKA.LOSS_WEIGHT 0)"
         )
+    if teacher.CONFIG_FILE.endswith(".py"):
+        raise ConfigError(
+            f"teacher config {teacher.CONFIG_FILE} is a LazyConfig; only YAML configs can be "
+            "teachers so far"
+        )
     path, zoo_name = teacher.CONFIG_FILE, ""
     if not os.path.isfile(path):
         path, zoo_name = _zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE

@@ -32,7 +32,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         super().__init__(cfg)
         if self.exact_resume:
-            check_maps(cfg, comm_free_model(self.model), self.data_loader.stream.sizes)
+            check_maps(cfg, unwrapped(self.model), self.data_loader.stream.sizes)
 
     @property
     def exact_resume(self) -> bool:
@@ -46,6 +46,9 @@ class Trainer(DefaultTrainer):
         dicts = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=(
+                cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+            ),
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
         stream = TrainingStream(
@@ -134,7 +137,7 @@ class SummaryHook(HookBase):
         trainer = self.trainer
         if trainer.iter < trainer.max_iter:
             return
-        model = comm_free_model(trainer.model)
+        model = unwrapped(trainer.model)
         student = model.student if isinstance(model, DistilledDetector) else model
         summary = {
             "iterations": trainer.max_iter,
@@ -144,7 +147,7 @@ class SummaryHook(HookBase):
             "first_iteration": trainer.start_iter,
             "device": trainer.cfg.MODEL.DEVICE,
             "threads": torch.get_num_threads(),
-            "results": getattr(trainer, "_last_eval_results", {}),
+            "results": _json_values(getattr(trainer, "_last_eval_results", {})),
         }
         path = os.path.join(trainer.cfg.OUTPUT_DIR, "summary.json")
         with open(path + ".part", "w") as file:
@@ -152,7 +155,15 @@ class SummaryHook(HookBase):
         os.replace(path + ".part", path)
 
 
-def comm_free_model(model: torch.nn.Module) -> torch.nn.Module:
+def _json_values(results: dict) -> dict:
+    """Results with None for NaN (no object of that size), which JSON does not have."""
+    return {
+        key: _json_values(value) if isinstance(value, dict) else None if value != value else value
+        for key, value in results.items()
+    }
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """The model inside DistributedDataParallel, or itself."""
     if isinstance(model, torch.nn.parallel.DistributedDataParallel):
         return model.module
