@@ -35,6 +35,12 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
+def shell_word(text: str) -> str:
+    """Quoted for a shell, readably: "('name',)" rather than '('"'"'name...'."""
+    readable = "'" in text and not set(text) & set('"$`\\!')
+    return f'"{text}"' if readable else shlex.quote(text)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,5 +60,6 @@ if __name__ == "__main__":
         sys.exit(f"compare.py: error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on from here")
-    print(write_report(comparison, command="tools/compare.py " + shlex.join(sys.argv[1:])))
+    command = " ".join(["tools/compare.py", *map(shell_word, sys.argv[1:])])
+    print(write_report(comparison, command))
     print(f"\nIn {comparison.output_dir}: table.md, picture.png, results.json and the runs")

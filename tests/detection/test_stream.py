@@ -31,7 +31,7 @@ def batches(count, *, workers=0, group=True, batch_size=2, skip=0, seed=5):
     return [[(x["file_name"], x["draw"]) for x in batch] for batch in taken]
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_goes_on_where_it_stopped(workers, group, batch_size):
