@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from pycocotools.coco import COCO
 
-from pcka.detection import digits
+from pcka.detection import digit_scenes, digits
 
 SMALL = {"train": 12, "tune": 4, "val": 5}
 NAMES = [f"digits_{split}" for split in SMALL]
@@ -19,14 +19,14 @@ NAMES = [f"digits_{split}" for split in SMALL]
 
 @pytest.fixture(scope="module")
 def glyphs():
-    return digits._load_glyphs()
+    return digit_scenes.load_glyphs()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def glyphs_once(glyphs):
     """Reading and enlarging the scans takes longer than drawing a few scenes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "_load_glyphs", lambda: glyphs)
+        patch.setattr(digits, "load_glyphs", lambda: glyphs)
         yield
 
 
@@ -127,27 +127,27 @@ def test_coco_reads_it_and_boxes_lie_inside(made):
                 assert 14 <= h <= 40
                 assert a["area"] == w * h and a["iscrowd"] == 0
             for i in range(len(boxes)):
-                assert all(digits._overlap(boxes[i], b) <= 0.1 for b in boxes[:i])
+                assert all(digit_scenes.overlap(boxes[i], b) <= 0.1 for b in boxes[:i])
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_are_tight_around_the_ink(glyphs, monkeypatch, seed):
     # The same scene in two contrasts differs where there is ink, and there alone.
-    monkeypatch.setattr(digits, "DIGITS_PER_SCENE", (1, 1))
+    monkeypatch.setattr(digit_scenes, "DIGITS_PER_SCENE", (1, 1))
     scenes = []
     for contrast in (5, 85):
-        monkeypatch.setattr(digits, "CONTRAST", (contrast, contrast))
+        monkeypatch.setattr(digit_scenes, "CONTRAST", (contrast, contrast))
         rng = np.random.RandomState(seed)
-        image, [(_, box)] = digits.make_scene(glyphs[0], np.arange(200), rng)
+        image, [(_, box)] = digit_scenes.make_scene(glyphs[0], np.arange(200), rng)
         scenes.append(image.astype(int))
-    ys, xs = np.nonzero(scenes[1] - scenes[0] >= 80 * digits.INK / 255)
+    ys, xs = np.nonzero(scenes[1] - scenes[0] >= 80 * digit_scenes.INK / 255)
     found = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
     assert np.abs(np.subtract(found, box)).max() <= 1  # grey levels are rounded
 
 
 def test_a_small_overlap_is_measured_by_the_smaller_box():
-    assert digits._overlap((0, 0, 10, 10), (8, 8, 4, 4)) == 4 / 16
-    assert digits._overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+    assert digit_scenes.overlap((0, 0, 10, 10), (8, 8, 4, 4)) == 4 / 16
+    assert digit_scenes.overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
 
 
 def test_registering_is_idempotent_cheap_and_the_sets_load(catalogs, monkeypatch):
@@ -165,7 +165,7 @@ def test_registering_is_idempotent_cheap_and_the_sets_load(catalogs, monkeypatch
     assert metadata.json_file == str(catalogs / "digits_scenes" / "val.json")
     assert metadata.image_root == str(catalogs / "digits_scenes" / "val")
     # All three were made at once, and what is there is not made again.
-    monkeypatch.setattr(digits, "_load_glyphs", None)
+    monkeypatch.setattr(digits, "load_glyphs", None)
     assert len(DatasetCatalog.get("digits_train")) == SMALL["train"]
 
 

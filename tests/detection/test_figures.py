@@ -10,7 +10,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 from PIL import Image
 
-from pcka.detection.figures import VERDICTS, comparison_figure, match, read_scalars
+from pcka.detection.figures import VERDICTS, comparison_figure
+from pcka.detection.matching import match
+from pcka.detection.metrics import last_iteration, read_scalars
 
 CLASSES = ["cat", "dog", "bird"]
 TRUTH = {
@@ -207,3 +209,5 @@ def test_scalars_of_a_resumed_and_killed_run(tmp_path):
     assert values[:2].tolist() == [0.1, 0.26] and np.isnan(values[2])
     assert [v.tolist() for v in found["cka/p3"]] == [[39], [0.5]]
     assert read_scalars(path, "none/") == {}
+    assert last_iteration(path) == int(max(max(i) for i, _ in found.values())) + 1
+    assert last_iteration(tmp_path / "not there yet.json") == 0

@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from .config import ConfigError, config_differences, distils, load_config, unknown_key
+from .metrics import last_iteration
 from .preflight import check_run
 
 TRAIN_NET = Path(__file__).parents[3] / "tools" / "train_net.py"
@@ -47,21 +48,9 @@ class Run:
 
     @property
     def iteration(self) -> int:
-        """How far it is, by its metrics; a line may be half written."""
-        if self.summary:
-            return self.iterations
-        last = 0
-        try:
-            with open(self.output_dir / "metrics.json", "rb") as file:
-                file.seek(max(0, os.path.getsize(file.name) - 4096))
-                for line in file.read().splitlines():
-                    try:
-                        last = json.loads(line)["iteration"] + 1
-                    except (ValueError, KeyError, TypeError):
-                        continue
-        except OSError:
-            return 0
-        return min(last, self.iterations)
+        """How far it is, by its metrics."""
+        done = self.iterations if self.summary else last_iteration(self.output_dir / "metrics.json")
+        return min(done, self.iterations)
 
 
 @dataclass

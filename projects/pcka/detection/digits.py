@@ -11,8 +11,6 @@ are split *by scan*, so that no scan appears in two sets:
 
 The files lie in ``$DETECTRON2_DATASETS/digits_scenes`` (``datasets/digits_scenes`` by default) and
 are made when one of the sets is first asked for: a few seconds, the same bytes every time.
-
-Letters: S side of the canvas, H and W size of a drawn digit, all in pixels.
 """
 
 import json
@@ -22,37 +20,20 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
+from .digit_scenes import CANVAS, load_glyphs, make_scene, seeded_rng
+
 SCENES = {"train": 1200, "tune": 200, "val": 200}
 SCAN_SHARE = {"train": 0.7, "tune": 0.1, "val": 0.2}
 CLASSES = [str(digit) for digit in range(10)]
-CANVAS = 128
-DIGITS_PER_SCENE = (3, 8)
-DIGIT_HEIGHT = (14, 40)
-OVERLAP = 0.1  # of the smaller box, at most
-CONTRAST = (45, 130)  # grey levels by which ink is lighter than the background under it
-INK = 64  # an opacity, 0 to 255: from here on a pixel belongs to the digit and its box
 RECIPE = 1  # raise it with any change that alters a pixel or a box
 
-_MARGIN = 2  # pixels around the box into which the soft edge of a digit may reach
-_ZOOM = 16  # the scans are enlarged once; the digits of the scenes are reductions of that
-_PAD = 2  # empty scan pixels around a scan, for the same soft edge
-_TRIES = 100
-
 logger = logging.getLogger(__name__)
-
-
-class Glyph(NamedTuple):
-    """A scan, enlarged."""
-
-    opacity: Image.Image  # mode "L"
-    ink: tuple[int, int, int, int]  # left, top, right, bottom of its ink
 
 
 def register_digits() -> None:
@@ -91,7 +72,7 @@ def ensure_digits(root: str | os.PathLike, scenes: dict[str, int] | None = None)
     root, scenes = Path(root), dict(SCENES if scenes is None else scenes)
     path, about = root / "digits_scenes", {"recipe": RECIPE, "scenes": scenes}
     if not path.exists():
-        glyphs, labels = _load_glyphs()
+        glyphs, labels = load_glyphs()
         scans = split_scans(labels)
         logger.info("Making the digits scenes in %s, once: a few seconds.", path)
         try:
@@ -114,7 +95,7 @@ def split_scans(labels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         split -> sorted indices of its scans. Together they are ``0 .. N - 1``, each once.
     """
-    rng = _rng(0)
+    rng = seeded_rng(0)
     ends = np.cumsum(list(SCAN_SHARE.values()))[:-1]
     parts = []
     for label in np.unique(labels):
@@ -124,82 +105,6 @@ def split_scans(labels: np.ndarray) -> dict[str, np.ndarray]:
         split: np.sort(np.concatenate(part))
         for split, part in zip(SCAN_SHARE, zip(*parts, strict=True), strict=True)
     }
-
-
-def make_scene(
-    glyphs: list[Glyph], scans: np.ndarray, rng: np.random.RandomState
-) -> tuple[np.ndarray, list[tuple[int, tuple[int, int, int, int]]]]:
-    """Draw one scene.
-
-    Args:
-        glyphs: all scans, enlarged.
-        scans: indices of those that may be used.
-
-    Returns:
-        The image ``(S, S)``, uint8, and per digit its scan and its box: x, y, width, height.
-    """
-    side = CANVAS + 2 * _MARGIN  # the soft edge of a digit at the border falls into the margin
-    canvas = np.full((side, side), rng.uniform(40, 120))
-    for cells, strength in ((4, 40), (10, 22)):  # lighting, then blotches as large as the digits
-        grid = Image.fromarray(rng.randint(0, 256, (cells, cells)).astype(np.uint8))
-        field = np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC), np.float64)
-        canvas += (field / 127.5 - 1) * strength
-
-    placed: list[tuple[int, tuple[int, int, int, int]]] = []
-    for _ in range(rng.randint(DIGITS_PER_SCENE[0], DIGITS_PER_SCENE[1] + 1)):
-        scan = int(rng.choice(scans))
-        height = rng.randint(DIGIT_HEIGHT[0], DIGIT_HEIGHT[1] + 1)
-        for _ in range(_TRIES):
-            opacity = _draw(glyphs[scan], height)
-            ys, xs = np.nonzero(opacity >= INK)
-            w, h = int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1
-            x, y = rng.randint(0, CANVAS - w + 1), rng.randint(0, CANVAS - h + 1)
-            if all(_overlap((x, y, w, h), other) <= OVERLAP for _, other in placed):
-                top, left = y + _MARGIN - ys.min(), x + _MARGIN - xs.min()
-                patch = canvas[top : top + opacity.shape[0], left : left + opacity.shape[1]]
-                patch += (patch.mean() + rng.uniform(*CONTRAST) - patch) * (opacity / 255.0)
-                placed.append((scan, (x, y, w, h)))
-                break
-            height = max(DIGIT_HEIGHT[0], height - 1)  # crowded: a smaller one may fit
-    canvas += rng.normal(0, rng.uniform(3, 12), canvas.shape)
-    inner = canvas[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    return np.rint(inner).clip(0, 255).astype(np.uint8), placed
-
-
-def _draw(glyph: Glyph, height: int) -> np.ndarray:
-    """A glyph reduced to ``height`` pixels of ink: opacities ``(H + 2 margin, W + 2 margin)``."""
-    left, top, right, bottom = glyph.ink
-    scale = (bottom - top) / height
-    width = max(1, round((right - left) / scale))
-    edge = _MARGIN * scale
-    box = (left - edge, top - edge, right + edge, bottom + edge)
-    size = (width + 2 * _MARGIN, height + 2 * _MARGIN)
-    return np.asarray(glyph.opacity.resize(size, Image.Resampling.BICUBIC, box=box))
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Intersection of two xywh boxes over the smaller one's area."""
-    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(w, 0) * max(h, 0) / min(a[2] * a[3], b[2] * b[3])
-
-
-def _load_glyphs() -> tuple[list[Glyph], np.ndarray]:
-    """scikit-learn's scans, enlarged and with crisper strokes, and their classes ``(N,)``."""
-    from sklearn.datasets import load_digits  # slow to import, and needed only once
-
-    scans, labels = load_digits(return_X_y=True)
-    scans = np.minimum(scans.reshape(-1, 8, 8) * 16, 255).astype(np.uint8)  # 0..16 -> 0..255
-    scans = np.pad(scans, ((0, 0), (_PAD, _PAD), (_PAD, _PAD)))
-    size = ((8 + 2 * _PAD) * _ZOOM,) * 2
-    crisp = [min(255, max(0, (v - 80) * 2)) for v in range(256)]
-    ink = [255 * (v >= INK) for v in range(256)]
-    glyphs = []
-    for scan in scans:
-        # Pillow resizes mode "L" in integers: the same pixels on every machine.
-        opacity = Image.fromarray(scan).resize(size, Image.Resampling.BICUBIC).point(crisp)
-        glyphs.append(Glyph(opacity, opacity.point(ink).getbbox()))
-    return glyphs, labels
 
 
 def _make(path: Path, about: dict, glyphs: list, labels: np.ndarray, scans: dict) -> None:
@@ -230,7 +135,7 @@ def _write_split(
     json_file, image_root = _locations(folder, split)
     os.mkdir(image_root)
     for index in range(count):
-        pixels, placed = make_scene(glyphs, scans, _rng(number, index))
+        pixels, placed = make_scene(glyphs, scans, seeded_rng(number, index))
         name, image_id = f"{index:06d}.png", index + 1
         picture = Image.fromarray(pixels).convert("RGB")
         # Noise does not compress: a higher level takes 4 s more and saves nothing.
@@ -274,8 +179,3 @@ def _load(name: str, root: Path, split: str) -> list[dict]:
 def _locations(path: Path, split: str) -> tuple[str, str]:
     """The json file and the image folder of one split."""
     return str(path / f"{split}.json"), str(path / split)
-
-
-def _rng(*key: int) -> np.random.RandomState:
-    """Random numbers of their own for every key. RandomState: its streams are frozen for good."""
-    return np.random.RandomState([20240111, *key])

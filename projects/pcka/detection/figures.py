@@ -6,8 +6,6 @@ colours that the colour-blind can tell apart; pyplot's global state is not touch
 Letters: H, W image size in pixels; n boxes of one image; I points of a curve.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+
+from .matching import Panel, above_threshold, match
+from .metrics import Curve
 
 # By verdict: colour, line style and what the legend says. The dashes survive a print in grey.
 VERDICTS = {
@@ -37,9 +38,6 @@ _INK, _GREY = "#222222", "#666666"
 _WIDTH, _DPI = 10.0, 160
 _MARGIN, _GAP, _CELL = 0.35, 0.08, 3.0
 _TITLE, _LEGEND, _HEADER, _CURVES = 0.36, 0.27, 0.25, 2.1
-
-Panel = Mapping[str, np.ndarray | None]
-Curve = tuple[np.ndarray, np.ndarray]
 
 
 def comparison_figure(
@@ -76,7 +74,9 @@ def comparison_figure(
             raise ValueError(f"panel {label!r} has {len(panel)} images instead of {len(images)}")
     if truth is not None and truth not in panels:
         raise ValueError(f"truth is {truth!r}, but the panels are {list(panels)}")
-    panels = {k: [_threshold(p, score_threshold) for p in panel] for k, panel in panels.items()}
+    panels = {
+        k: [above_threshold(p, score_threshold) for p in panel] for k, panel in panels.items()
+    }
 
     span = _WIDTH - 2 * _MARGIN  # the width of all columns
     cell = min(_CELL, (span - _GAP * (len(panels) - 1)) / len(panels))
@@ -119,71 +119,6 @@ def comparison_figure(
         axes = figure.add_axes((*corner, (span - 1.5) / _WIDTH, _CURVES / total))
         _draw_curves(axes, curves)
     return figure
-
-
-def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Hold detections against the truth of one image.
-
-    Returns:
-        ``(n,)`` bool, which detections are right: as in COCO at IoU 0.5, by falling score, each
-        object once. ``(m,)`` bool, which objects are missed: no detection of any class is there.
-    """
-    boxes, classes, scores = panel["boxes"], panel["classes"], panel["scores"]
-    ious = np.array([_iou(box, reference["boxes"]) for box in boxes])
-    ious = ious.reshape(len(boxes), len(reference["boxes"]))
-    right = np.zeros(len(boxes), bool)
-    taken = np.zeros(len(reference["boxes"]), bool)
-    for i in np.argsort(-scores, kind="stable") if scores is not None else range(len(boxes)):
-        free = np.where(taken | (reference["classes"] != classes[i]), 0, ious[i])
-        if len(free) and free.max() >= 0.5:
-            right[i] = taken[free.argmax()] = True
-    return right, ~(ious >= 0.5).any(0)
-
-
-def read_scalars(metrics_json_path: str | os.PathLike, prefix: str) -> dict[str, Curve]:
-    """Read curves from the ``metrics.json`` that detectron2 writes, one JSON object per line.
-
-    Args:
-        metrics_json_path: the file. Lines that cannot be read are skipped: a killed run leaves
-            half of one. Where a resumed run repeats an iteration, the later line counts.
-        prefix: start of the names to read, e.g. ``"cka/"``.
-
-    Returns:
-        Full name -> iterations ``(I,)``, rising, and values ``(I,)``.
-    """
-    found: dict[str, dict[int, float]] = {}
-    with open(metrics_json_path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                iteration = record["iteration"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            for name, value in record.items():
-                if name.startswith(prefix) and isinstance(value, int | float):
-                    found.setdefault(name, {})[iteration] = float(value)
-    return {
-        name: (np.array(sorted(points)), np.array([points[i] for i in sorted(points)]))
-        for name, points in found.items()
-    }
-
-
-def _threshold(panel: Panel, score_threshold: float) -> Panel:
-    """The panel as arrays, without detections below the threshold."""
-    boxes = np.asarray(panel["boxes"], float).reshape(-1, 4)
-    classes, scores = np.asarray(panel["classes"], int), panel.get("scores")
-    if scores is None:
-        return {"boxes": boxes, "classes": classes, "scores": None}
-    keep = np.asarray(scores) >= score_threshold
-    return {"boxes": boxes[keep], "classes": classes[keep], "scores": np.asarray(scores)[keep]}
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one xyxy box ``(4,)`` with others ``(n, 4)`` -> ``(n,)``."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    inner = (high - low).clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return inner / (areas - inner).clip(1e-9)
 
 
 def _header(label: str, panel: Sequence[Panel], reference: Sequence[Panel] | None) -> list[str]:

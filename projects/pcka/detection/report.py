@@ -13,7 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .comparison import Comparison, Run
 from .data import register_coco_json
-from .figures import comparison_figure, read_scalars
+from .figures import comparison_figure
+from .metrics import read_scalars
 
 _METRICS = ("AP", "AP50", "AP75")
 
