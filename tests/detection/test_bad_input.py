@@ -178,6 +178,12 @@ def first(key, value):
     [
         (lambda c, f: os.remove(f / "images" / "4.png"), "1 image file.*missing: 4.png"),
         (first("bbox", [3, 3, 0, 9]), r"1 box\(es\) without area .*: 1:"),
+        (lambda c, f: (f / "images" / "4.png").write_bytes(b"PNG?"), r"4\.png \(unreadable, JSON"),
+        (
+            lambda c, f: c["images"][0].update(height=99),
+            r"0\.png \(64x80, JSON 99x80\): correct height",
+        ),
+        (lambda c, f: c["annotations"][0].pop("area"), "without area or iscrowd .*: 1:"),
         (first("category_id", 4), "category that is not listed"),
         (first("image_id", 999), "image that is not listed"),
         (first("id", 2), r"annotation id\(s\) used twice: 2"),

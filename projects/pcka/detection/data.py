@@ -7,9 +7,11 @@ from collections import Counter
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
 from .config import ConfigError, unknown_key
 
+_EXIF_ORIENTATION = 0x0112
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
 
 
@@ -55,7 +57,8 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
         metadata = MetadataCatalog.get(name)
         json_file, images = metadata.get("json_file"), metadata.get("image_root")
         if name in own:
-            found, classes = check_coco_json(json_file, images)
+            evaluated = name in cfg.DATASETS.TEST
+            found, classes = check_coco_json(json_file, images, evaluated=evaluated)
             problems += [f"data set {name!r}: {problem}" for problem in found]
         elif missing := _missing_builtin(name, json_file, images):
             problems.append(missing)
@@ -84,8 +87,14 @@ def num_classes(cfg: CfgNode) -> int:
     return cfg.MODEL[head][key]
 
 
-def check_coco_json(json_file: str, images: str) -> tuple[list[str], int]:
-    """Problems of one COCO annotation file, and its number of classes (0 if unreadable)."""
+def check_coco_json(
+    json_file: str, images: str, *, evaluated: bool = True
+) -> tuple[list[str], int]:
+    """Problems of one COCO annotation file, and its number of classes (0 if unreadable).
+
+    Args:
+        evaluated: whether it is evaluated on, which needs more of it than training does.
+    """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
     if not os.path.isfile(json_file):
         return [f"no annotation file {json_file!r}: {remedy}"], 0
@@ -100,12 +109,12 @@ def check_coco_json(json_file: str, images: str) -> tuple[list[str], int]:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
         return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], 0
     try:
-        return _check_content(content, images), len(content["categories"])
+        return _check_content(content, images, evaluated), len(content["categories"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], 0
 
 
-def _check_content(content: dict, images: str) -> list[str]:
+def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
     problems = []
 
     def report(what: str, bad: list, remedy: str) -> None:
@@ -116,12 +125,19 @@ def _check_content(content: dict, images: str) -> list[str]:
     image_ids = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     annotations = content["annotations"]
+    paths = {i["file_name"]: os.path.join(images, i["file_name"]) for i in content["images"]}
+    missing = [name for name, path in paths.items() if not os.path.isfile(path)]
+    report("image file(s) missing", missing, f"put them under {images} or drop them from the JSON")
     report(
-        "image file(s) missing",
-        [i["file_name"] for i in content["images"]
-         if not os.path.isfile(os.path.join(images, i["file_name"]))],
-        f"put them under {images} or drop them from the JSON",
-    )  # fmt: skip
+        "image(s) unreadable or of another size than the JSON says",
+        [
+            f"{i['file_name']} ({size or 'unreadable'}, JSON {i['height']}x{i['width']})"
+            for i in content["images"]
+            if i["file_name"] not in missing
+            and (size := _image_size(paths[i["file_name"]])) != f"{i['height']}x{i['width']}"
+        ],
+        "correct height and width",
+    )
     report(
         "image id(s) used twice",
         [i for i, n in Counter(image["id"] for image in content["images"]).items() if n > 1],
@@ -148,9 +164,26 @@ def _check_content(content: dict, images: str) -> list[str]:
          if len(a["bbox"]) != 4 or not (a["bbox"][2] > 0 and a["bbox"][3] > 0)],
         "boxes are [x, y, width, height] in pixels, width and height above 0",
     )  # fmt: skip
+    if evaluated:
+        report(
+            "annotation(s) without area or iscrowd (annotation ids)",
+            [a["id"] for a in annotations if "area" not in a or "iscrowd" not in a],
+            "COCO evaluation needs both: width times height, and 0",
+        )
     if not annotations:
         problems.append("no annotations at all: nothing to learn or to measure")
     return problems
+
+
+def _image_size(path: str) -> str:
+    """``HxW`` as detectron2 will read it, from the file's header alone; "" if unreadable."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    return f"{width}x{height}" if turned else f"{height}x{width}"
 
 
 def _missing_builtin(name: str, json_file: str | None, images: str | None) -> str:

@@ -19,19 +19,20 @@ def check_run(cfg: CfgNode, *, eval_only: bool = False, resume: bool = False) ->
     Raises:
         ConfigError: every problem that was found, each with its remedy.
     """
-    distilling = distils(cfg) and not eval_only
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU: set MODEL.DEVICE cpu, "
-            "or install a torch build for your GPU"
-        )
+    distilling = not eval_only and distils(cfg)
     if not eval_only:
         check_output_dir(cfg, resume=resume)
     register_coco_json(cfg)
-    datasets = list(cfg.DATASETS.TEST) + ([] if eval_only else list(cfg.DATASETS.TRAIN))
-    if not datasets:
-        raise ConfigError("DATASETS.TRAIN and DATASETS.TEST are empty: name a data set")
-    problems = check_datasets(cfg, datasets)
+    datasets = [*cfg.DATASETS.TEST, *(() if eval_only else cfg.DATASETS.TRAIN)]
+    if not datasets or not (eval_only or cfg.DATASETS.TRAIN):
+        raise ConfigError("DATASETS.TRAIN or DATASETS.TEST is empty: name a data set")
+    problems = []
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        problems.append(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU: set MODEL.DEVICE cpu, "
+            "or install a torch build for your GPU"
+        )
+    problems += check_datasets(cfg, list(dict.fromkeys(datasets)))
     wanted = [(cfg.MODEL.WEIGHTS, "the student's weights (MODEL.WEIGHTS)")]
     if distilling:
         try:
