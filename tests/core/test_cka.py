@@ -94,7 +94,6 @@ def test_centring_makes_the_difference_that_it_should():
 def test_gradcheck(shape, center):
     x, y = (v.requires_grad_() for v in pair(*shape))
     assert torch.autograd.gradcheck(lambda a, b: cka(a, b, center=center), (x, y))
-    assert torch.autograd.gradgradcheck(lambda a, b: cka(a, b, center=center), (x, y))
 
 
 @settings(max_examples=25, deadline=None)

@@ -4,10 +4,14 @@ Shapes: B images, C channels, (H, W) map, (P, Q) patch, (U, V) grid of patches;
 G groups, N = U V patches, D features of a patch within its group.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from .resize import resize as bilinear
+from .resize import resize_adjoint as bilinear_adjoint
 
 # grouping: what shares one Gram matrix (G) and what describes a patch in it (D).
 _AXES = {
@@ -16,44 +20,68 @@ _AXES = {
     "position": ("pq", "bc"),
 }
 GROUPINGS = tuple(_AXES)
+RESIZES = ("bilinear", "pad")
 
 PatchSize = int | Sequence[int]
 
 
-def to_patches(x: Tensor, patch_size: PatchSize, grouping: str) -> Tensor:
+def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "bilinear") -> Tensor:
     """Cut maps into patches, one Gram matrix's worth of samples per group.
-
-    A map whose size is no multiple of the patch is first resized bilinearly up to one, as in
-    the released code of arXiv 2401.11824.
 
     Args:
         x: ``(B, C, H, W)``.
         patch_size: P, or ``(P, Q)`` as height and width, in cells of the map.
         grouping: ``channel``: G = C, D = B P Q (the paper's); ``batch``: G = B, D = C P Q;
             ``position``: G = P Q, D = B C.
+        resize: how a map whose size is no multiple of the patch becomes one: ``bilinear``, as in
+            the released code of arXiv 2401.11824, or ``pad`` with zeros to the right and below,
+            which is faster and gives other values.
 
     Returns:
         ``(G, N, D)``.
 
     Raises:
-        ValueError: an unknown grouping, a bad patch size, or a tensor that is no map.
+        ValueError: an unknown grouping or resize, a bad patch size, or a tensor that is no map.
     """
     if x.dim() != 4:
         raise ValueError(f"a feature map is (B, C, H, W), got {tuple(x.shape)}")
-    if grouping not in _AXES:
-        raise ValueError(f"unknown grouping {grouping!r}: one of {', '.join(GROUPINGS)}")
+    check_choice("grouping", grouping, GROUPINGS)
+    check_choice("resize", resize, RESIZES)
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(*x.shape[-2:], patch_size)
-    if x.shape[-2:] != (u * p, v * q):
-        x = F.interpolate(x, size=(u * p, v * q), mode="bilinear", align_corners=False)
-    axes = dict(zip("bcupvq", range(6), strict=True))
+    if resize == "pad":
+        x = F.pad(x, (0, v * q - x.shape[-1], 0, u * p - x.shape[-2]))
+    else:
+        x = bilinear(x, (u * p, v * q))
+    x = x.reshape(*x.shape[:2], u, p, v, q).permute(_order(grouping))
+    groups = len(_AXES[grouping][0])
+    return x.reshape(math.prod(x.shape[:groups]), u * v, -1)
+
+
+def from_patches(
+    gradient: Tensor,
+    shape: tuple[int, int, int, int],
+    patch_size: PatchSize,
+    grouping: str,
+    resize: str = "bilinear",
+) -> Tensor:
+    """The adjoint of :func:`to_patches`: a gradient ``(G, N, D)`` -> ``(B, C, H, W) = shape``."""
+    b, c, height, width = shape
+    (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
+    sizes, order = (b, c, u, p, v, q), _order(grouping)
+    x = gradient.reshape([sizes[axis] for axis in order])
+    x = x.permute([order.index(axis) for axis in range(6)]).reshape(b, c, u * p, v * q)
+    return x[..., :height, :width] if resize == "pad" else bilinear_adjoint(x, (height, width))
+
+
+def _order(grouping: str) -> list[int]:
     groups, features = _AXES[grouping]
-    x = x.reshape(*x.shape[:2], u, p, v, q)
-    sizes = x.shape
-    x = x.permute([axes[a] for a in groups + "uv" + features])
-    count = 1
-    for a in groups:
-        count *= sizes[axes[a]]
-    return x.reshape(count, u * v, -1)
+    return ["bcupvq".index(axis) for axis in groups + "uv" + features]
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise ValueError that lists what an argument may be."""
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}: one of {', '.join(known)}")
 
 
 def patch_shape(patch_size: PatchSize) -> tuple[int, int]:
@@ -72,18 +100,20 @@ def grid_shape(height: int, width: int, patch_size: PatchSize) -> tuple[int, int
     return -(-height // p), -(-width // q)
 
 
-def check_grid(height: int, width: int, patch_size: PatchSize, *, center: bool) -> None:
+def check_grid(
+    height: int, width: int, patch_size: PatchSize, *, center: bool, debiased: bool = False
+) -> None:
     """Raise ValueError where a map has too few patches for CKA to say anything.
 
     One patch always has CKA 1, as have two centred ones: such a level would only look trained.
     """
     u, v = grid_shape(height, width, patch_size)
-    needed = 3 if center else 2
+    needed = 4 if debiased else 3 if center else 2
     if u * v < needed:
         p, q = patch_shape(patch_size)
-        kind = "centred" if center else "uncentred"
+        kind = "debiased" if debiased else "centred" if center else "uncentred"
         raise ValueError(
             f"a {height}x{width} map has {u * v} patch(es) of {p}x{q} cells, but {kind} CKA "
             f"needs {needed} or more: use a smaller patch_size for this level"
-            + (" or center=False" if u * v == 2 else "")
+            + (" or debiased=False" if u * v == 3 else " or center=False" if u * v == 2 else "")
         )

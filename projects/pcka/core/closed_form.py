@@ -1,0 +1,199 @@
+"""CKA together with its gradient, in closed form: all of the arithmetic of this package.
+
+With centred features X, Y, Gram matrices ``K = X X^T``, ``L = Y Y^T`` and their norms p, q::
+
+    1 - CKA  = 1/2 |K/p - L/q|^2                               (T1 of docs/theory.md)
+    dCKA/dX  = (2/p) (L/q - CKA K/p) X
+
+or, over the features instead of the samples, with ``A = X^T X``, ``B = Y^T Y``, ``C = X^T Y``::
+
+    CKA      = |C|^2 / (|A| |B|)
+    dCKA/dX  = 2 (Y C^T / (|A| |B|) - CKA X A / |A|^2)
+
+Neither centring nor a change of scale needs a backward of its own: the columns of the gradient
+sum to zero, and it is orthogonal to X. So value and gradient come out of one pass.
+
+Shapes: G groups, N samples, D features (Dx, Dy).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .distributed import all_max_, all_sum_, world_size
+
+# A group within this many rounding errors of its mean holds no relation at all.
+_DEAD_RATIO = 8.0
+
+
+class _Side(NamedTuple):
+    features: Tensor  # (G, N, D), centred if asked for, of order 1
+    scale: Tensor  # (G, 1, 1), the power of two that brought them there
+    noise: Tensor  # (G,), the energy that rounding alone can leave
+
+
+def cka_with_gradients(
+    x: Tensor,
+    y: Tensor,
+    *,
+    center: bool,
+    debiased: bool = False,
+    needs: tuple[bool, bool] = (True, False),
+    spread: str | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """CKA of each group and its gradients.
+
+    Args:
+        x, y: ``(G, N, Dx)``, ``(G, N, Dy)`` of one floating type, float32 or float64.
+        center: subtract the mean over the samples.
+        debiased: unbiased HSIC in place of the Frobenius products; N >= 4.
+        needs: whether to form the gradient of x and of y.
+        spread: the axis that all processes share, each holding an equal part of it:
+            ``"features"``, ``"samples"``, or None for what is here alone.
+
+    Returns:
+        CKA ``(G,)``, and the gradients ``(G, N, Dx)``, ``(G, N, Dy)`` or None.
+    """
+    (n, dx), dy = x.shape[-2:], y.shape[-1]
+    # Multiplications per sample of the Gram matrices and of the gradients, either way.
+    over_samples = n * (dx * (1 + needs[0]) + dy * (1 + needs[1]))
+    over_features = dx * dx * (1 + needs[0]) + dy * dy * (1 + needs[1]) + dx * dy * (1 + sum(needs))
+    sides = _ready(x, center, spread), _ready(y, center, spread)
+    if spread == "features" or (spread is None and over_samples <= over_features):
+        return _over_samples(*sides, debiased, needs, spread)
+    return _over_features(*sides, debiased, needs, spread)
+
+
+def _ready(x: Tensor, center: bool, spread: str | None) -> _Side:
+    """``(G, N, D)`` -> centred and scaled, so that no product leaves the range of the type."""
+    size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
+    if spread:
+        all_max_(size)
+    # A power of two changes no digit. Clamped, it stays finite for denormal features.
+    exponent = torch.frexp(size).exponent.clamp(min=-100)
+    scale = torch.exp2(-exponent.to(x.dtype))[:, None, None]
+    if not center:
+        return _Side(x * scale, scale, torch.zeros_like(size))
+    # The mean first, not H K H: far from the origin the latter cancels digits.
+    mean = x.mean(-2, keepdim=True) * scale
+    samples = x.shape[-2]
+    if spread == "samples":
+        mean = all_sum_(mean) / world_size()
+        samples *= world_size()
+    energy = samples * mean.square().sum((-2, -1))
+    if spread == "features":
+        all_sum_(energy)
+    noise = (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2 * energy
+    return _Side(torch.addcmul(-mean, x, scale), scale, noise)
+
+
+def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
+    """By the N x N Gram matrices."""
+    units, inverses, alive = [], [], []
+    for side in (x, y):
+        gram = side.features @ side.features.mT
+        if spread:
+            all_sum_(gram)
+        trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        if debiased:
+            _u_center_(gram)
+        inverse, live = _inverse_norm(_norm(gram), trace, side.noise)
+        units.append(gram.mul_(inverse[:, None, None]))
+        inverses.append(inverse)
+        alive.append(live)
+    # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
+    difference = units[1] - units[0]
+    loss = _norm(difference).square() / 2
+    live = alive[0] & alive[1]
+    value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
+    gradients = [None, None]
+    for i, (side, need) in enumerate(zip((x, y), needs, strict=True)):
+        if need:
+            factor = (2 * inverses[i] * live)[:, None, None] * side.scale
+            # The unit Gram of this side is not needed again.
+            pull = units[i].mul_(factor * loss[:, None, None])
+            pull.addcmul_(difference, factor if i == 0 else -factor)
+            gradients[i] = pull @ side.features
+    return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
+
+
+def _over_features(x: _Side, y: _Side, debiased, needs, spread):
+    """By the Dx x Dx, Dy x Dy and Dx x Dy matrices of products over the samples."""
+
+    def total(t: Tensor) -> Tensor:
+        return all_sum_(t) if spread else t
+
+    n = x.features.shape[-2] * (world_size() if spread else 1)
+    cross = total(x.features.mT @ y.features)
+    alignment = _norm(cross).square()
+    own, squares, energies = [], [], []
+    for side in (x, y):
+        gram = total(side.features.mT @ side.features)
+        own.append(gram)
+        squares.append(_norm(gram).square())
+        energies.append(side.features.square().sum(-1))  # (G, N), the diagonal of K
+
+    def correction(d: Tensor, e: Tensor) -> Tensor:
+        """From <K, L> of centred features to n (n - 3) times the unbiased HSIC."""
+        products, sums = total((d * e).sum(-1)), total(d.sum(-1)) * total(e.sum(-1))
+        return sums / ((n - 1) * (n - 2)) - products * n / (n - 2)
+
+    def slope(d: Tensor) -> Tensor:
+        return total(d.sum(-1))[:, None] / ((n - 1) * (n - 2)) - d * n / (n - 2)
+
+    if debiased:
+        alignment = alignment + correction(*energies)
+        squares = [s + correction(d, d) for s, d in zip(squares, energies, strict=True)]
+    inverses, alive = [], []
+    for side, gram, square in zip((x, y), own, squares, strict=True):
+        trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        inverse, live = _inverse_norm(square.clamp(min=0).sqrt(), trace, side.noise)
+        inverses.append(inverse)
+        alive.append(live)
+    live = alive[0] & alive[1]
+    value = alignment * inverses[0] * inverses[1] * live
+    gradients = [None, None]
+    for i, (side, other, need) in enumerate(((x, y, needs[0]), (y, x, needs[1]))):
+        if not need:
+            continue
+        factor = 2 * inverses[i] * live * side.scale[:, 0, 0]
+        toward = (factor * inverses[1 - i])[:, None, None]
+        away = (factor * inverses[i] * value)[:, None, None]
+        gradient = other.features @ ((cross.mT if i == 0 else cross) * toward)
+        gradient -= side.features @ (own[i] * away)
+        if debiased:
+            rate = slope(energies[1 - i])[..., None] * toward - slope(energies[i])[..., None] * away
+            diagonal = side.features * rate
+            gradient += diagonal - total(diagonal.sum(-2, keepdim=True)) / n
+        gradients[i] = gradient
+    return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
+
+
+def _norm(matrix: Tensor) -> Tensor:
+    """Frobenius norm ``(G, M, M') -> (G,)``; in two levels, or float32 loses digits on CPU."""
+    return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=-1), dim=-1)
+
+
+def _inverse_norm(norm: Tensor, trace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """``1 / norm``, 0 for a dead group; and the mask ``(G,)`` of the live ones (NaN is live)."""
+    dead = (trace <= noise) | (norm <= _DEAD_RATIO * torch.finfo(norm.dtype).eps * trace)
+    return torch.where(dead, torch.zeros_like(norm), 1 / norm), ~dead
+
+
+def _u_center_(gram: Tensor) -> Tensor:
+    """Gram matrices ``(G, N, N)``, U-centred in place (Szekely and Rizzo 2014).
+
+    Without its diagonal, and with rows that sum to zero: <U K, U L> is n (n - 3) times the
+    unbiased HSIC of Song et al. 2012. U is an orthogonal projection, so T1 and the gradient
+    hold as they stand.
+    """
+    n = gram.shape[-1]
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal.zero_()
+    rows = gram.sum(-1, keepdim=True) / (n - 2)
+    half = rows.sum(-2, keepdim=True) / (2 * (n - 1))
+    gram -= rows - half
+    gram -= (rows - half).mT
+    diagonal.zero_()
+    return gram

@@ -1,0 +1,71 @@
+"""One loss over the batches of all processes, so that DDP trains as one process would.
+
+Every process computes the loss of the *global* batch, and the gradient of its own part times the
+number of processes: DDP's mean over processes then is the gradient of the whole batch. Without a
+process group all of this does nothing.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes share the batch; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_sum_(x: Tensor) -> Tensor:
+    """The sum over all processes, in place where x is contiguous; x of one shape everywhere."""
+    return _all_reduce(x, "SUM")
+
+
+def all_max_(x: Tensor) -> Tensor:
+    """The largest over all processes, as :func:`all_sum_`."""
+    return _all_reduce(x, "MAX")
+
+
+def _all_reduce(x: Tensor, operation: str) -> Tensor:
+    if world_size() > 1:
+        dist.all_reduce(x, op=getattr(dist.ReduceOp, operation))
+    return x
+
+
+def gather_samples(x: Tensor) -> Tensor:
+    """``(B, ...)`` of every process, in their order: ``(world * B, ...)``.
+
+    The backward sums what all processes ask of a sample.
+    """
+    if world_size() == 1:
+        return x
+    check_same_shape(x)
+    return _GatherSamples.apply(x)
+
+
+def check_same_shape(x: Tensor) -> None:
+    """Raise ValueError where the processes disagree; a collective would hang or mix samples."""
+    if world_size() == 1:
+        return
+    mine = torch.tensor((x.dim(), *x.shape, *[0] * (8 - x.dim())), device=x.device)
+    shapes = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(shapes, mine)
+    shapes = [tuple(s[1 : 1 + int(s[0])].tolist()) for s in shapes]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            f"gather=True needs tensors of one shape on all processes, got {shapes}: "
+            "pad the batches alike and drop the last incomplete one"
+        )
+
+
+class _GatherSamples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = all_sum_(gradient.clone(memory_format=torch.contiguous_format))
+        return total.chunk(world_size())[dist.get_rank()]

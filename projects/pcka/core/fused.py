@@ -1,0 +1,77 @@
+"""Autograd for values whose gradient is formed along with them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# (x, y, needs) -> value, factor, slope of x or None, slope of y or None. The gradients are factor
+# times the slopes. The value is a scalar, or (...) of which each entry depends on x[i] and y[i].
+Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
+
+
+def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
+    """``compute``'s value as a differentiable function of x and y, autocast off.
+
+    The slopes are kept in place of the intermediate results that autograd would keep, and
+    backward is one multiplication. Differentiating twice raises RuntimeError.
+    """
+    needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x, y))
+    if any(needs):
+        return _WithGradients.apply(x, y, compute, needs)
+    with torch.no_grad():
+        return _run(compute, x, y, needs)[0]
+
+
+def _run(compute: Compute, x: Tensor, y: Tensor, needs: tuple[bool, bool]) -> Sequence[Any]:
+    with torch.autocast(x.device.type, enabled=False):
+        return compute(x, y, needs)
+
+
+class _WithGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, compute, needs):
+        value, ctx.factor, *ctx.slopes = _run(compute, x, y, needs)
+        ctx.save_for_backward(x, y)
+        ctx.compute, ctx.needs, ctx.dtypes = compute, needs, (x.dtype, y.dtype)
+        return value
+
+    @staticmethod
+    def backward(ctx, outer):
+        slopes, ctx.slopes = ctx.slopes, None
+        with torch.no_grad():
+            if slopes is None:  # a retained graph's second backward: the first gave them away
+                _, _, *slopes = _run(ctx.compute, *ctx.saved_tensors, ctx.needs)
+            # In place, and only then to a half type: 1e-8 is 0 in float16, but not times the
+            # loss scale.
+            gradients = [
+                slope
+                if slope is None
+                else slope.mul_(_over(ctx.factor * outer, slope)).to(ctx.dtypes[i])
+                for i, slope in enumerate(slopes)
+            ]
+        if torch.is_grad_enabled():  # create_graph
+            gradients = [
+                g if g is None else _Once.apply(g, outer, *ctx.saved_tensors) for g in gradients
+            ]
+        return *gradients, None, None
+
+
+class _Once(torch.autograd.Function):
+    """A tensor that knows what it depends on, though not how."""
+
+    @staticmethod
+    def forward(ctx, gradient, *inputs):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, *outer):
+        raise RuntimeError(
+            "CKA's gradient is formed in closed form and cannot be differentiated a second time"
+        )
+
+
+def _over(outer: Tensor, slope: Tensor) -> Tensor:
+    """``(...)`` -> ``(..., 1, 1, ...)``, to multiply a slope ``(..., N, D)``."""
+    return outer.reshape(outer.shape + (1,) * (slope.dim() - outer.dim()))

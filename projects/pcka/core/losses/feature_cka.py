@@ -1,0 +1,60 @@
+"""FCKA: CKA between the images of a batch, by their flattened features (arXiv 2401.11824)."""
+
+from torch import Tensor, nn
+
+from ..cka import cka
+from ..distributed import gather_samples
+
+
+def feature_cka(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    center: bool = True,
+    debiased: bool = False,
+    gather: bool = False,
+) -> Tensor:
+    """CKA over the samples of a batch.
+
+    Args:
+        student: ``(B, ...)``, one image per row; all other axes are flattened.
+        teacher: ``(B, ...)``; its other axes may differ.
+        center, debiased: see :func:`pcka.core.cka`.
+        gather: over the images of all processes; see :mod:`pcka.core.distributed`.
+
+    Returns:
+        a scalar in [0, 1]. Centred, two images always give 1.
+
+    Raises:
+        ValueError: batches that differ, or too few images.
+    """
+    for name, value in (("student", student), ("teacher", teacher)):
+        if value.dim() < 2:
+            raise ValueError(f"feature_cka needs (B, ...), {name} is {tuple(value.shape)}")
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"feature_cka compares one batch, got {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    student, teacher = student.flatten(1), teacher.flatten(1)
+    if gather:
+        student, teacher = gather_samples(student), gather_samples(teacher)
+    return cka(student, teacher, center=center, debiased=debiased)
+
+
+class FeatureCKA(nn.Module):
+    """``1 -`` :func:`feature_cka`, as a loss; the arguments are the same."""
+
+    def __init__(self, *, center: bool = True, debiased: bool = False, gather: bool = False):
+        super().__init__()
+        self.center = center
+        self.debiased = debiased
+        self.gather = gather
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``(B, ...)``, ``(B, ...)`` -> scalar."""
+        return 1 - feature_cka(
+            student, teacher, center=self.center, debiased=self.debiased, gather=self.gather
+        )
+
+    def extra_repr(self) -> str:
+        return f"center={self.center}, debiased={self.debiased}, gather={self.gather}"
