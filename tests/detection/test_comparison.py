@@ -56,7 +56,7 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     assert config["MODEL"]["PCKA"]["TEACHER"]["WEIGHTS"] == str(out / "teacher" / "model_final.pth")
     # Again: nothing to train. One run lost: it alone.
     times = {p: p.stat().st_mtime_ns for p in out.rglob("model_final.pth")}
-    lost = out / "alone" / "seed1"
+    lost = out / "pcka__batch_" / "seed1"
     for name in ("summary.json", "last_checkpoint"):  # as if killed before its first checkpoint
         (lost / name).unlink()
     again = compare(comparison_yaml, coco)

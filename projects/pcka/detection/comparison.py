@@ -211,9 +211,7 @@ def _check(run: Run) -> None:
     folder = run.output_dir
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "train.log").is_file():
         raise ConfigError(f"{folder} holds files of something else: set another --output")
-    cfg = run.config
-    cfg.MODEL.PCKA.LOSS_WEIGHT = 0.0  # the teacher is not trained yet
-    check_run(cfg, resume=True)
+    check_run(run.config, resume=True, teacher=False)
 
 
 def _start(run: Run, jobs: int) -> subprocess.Popen:

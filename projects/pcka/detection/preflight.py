@@ -13,13 +13,18 @@ from .teacher import teacher_config
 _DEMO = "To see it run without any of this: make demo"
 
 
-def check_run(cfg: CfgNode, *, eval_only: bool = False, resume: bool = False) -> None:
+def check_run(
+    cfg: CfgNode, *, eval_only: bool = False, resume: bool = False, teacher: bool = True
+) -> None:
     """Check config, data, weights, device and output folder; cheap checks first.
+
+    Args:
+        teacher: False where the teacher is still to be trained.
 
     Raises:
         ConfigError: every problem that was found, each with its remedy.
     """
-    distilling = not eval_only and distils(cfg)
+    distilling = not eval_only and distils(cfg) and teacher
     if not eval_only:
         check_output_dir(cfg, resume=resume)
     register_coco_json(cfg)
