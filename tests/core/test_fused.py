@@ -4,10 +4,11 @@ import importlib
 
 import pytest
 import torch
+from core_oracle import plain_patches
 from torch import nn
 
 from pcka.core import PatchCKA, cka, patch_cka
-from pcka.core.resize import resize, resize_adjoint
+from pcka.core.patches import from_patches, to_patches
 
 F64 = torch.float64
 module = importlib.import_module("pcka.core.losses.patch_cka")
@@ -130,13 +131,21 @@ def test_inside_a_compiled_model():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("resize", ["bilinear", "pad"])
+@pytest.mark.parametrize("grouping", ["channel", "batch", "position"])
 @pytest.mark.parametrize(
-    ("small", "large"), [((13, 21), (16, 32)), ((50, 48), (64, 48)), ((1, 5), (4, 7))]
+    ("size", "patch"),
+    [((13, 21), (4, 8)), ((50, 48), (16, 16)), ((1, 5), (4, 7)), ((8, 9), (4, 4))],
 )
-def test_banded_resize_is_the_bilinear_one(small, large):
-    x = torch.randn(2, 3, *small, dtype=F64, requires_grad=True)
-    wanted = nn.functional.interpolate(x, size=large, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(resize(x, large), wanted, rtol=0, atol=1e-13)
-    g = torch.randn_like(wanted)
-    (back,) = torch.autograd.grad(wanted, x, g)
-    torch.testing.assert_close(resize_adjoint(g, small), back, rtol=0, atol=1e-13)
+def test_patches_and_their_adjoint(size, patch, grouping, resize):
+    x = torch.randn(2, 3, *size, dtype=F64)
+    cut = to_patches(x, patch, grouping, resize)
+    wanted = torch.stack(plain_patches(x, patch, grouping, resize))
+    torch.testing.assert_close(cut, wanted, rtol=0, atol=1e-13)
+    g = torch.randn_like(cut)
+    back = from_patches(g, x.shape, patch, grouping, resize)
+    assert back.shape == x.shape
+    assert torch.isclose((back * x).sum(), (g * cut).sum(), rtol=1e-11)
+    # By autograd too, for those who use patches elsewhere.
+    (slope,) = torch.autograd.grad(to_patches(x.requires_grad_(), patch, grouping, resize), x, g)
+    torch.testing.assert_close(slope, back, rtol=0, atol=1e-13)

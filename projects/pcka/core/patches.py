@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from .resize import resize as bilinear
-from .resize import resize_adjoint as bilinear_adjoint
+from .resize import bands, resize_columns, resize_columns_adjoint
 
 # grouping: what shares one Gram matrix (G) and what describes a patch in it (D).
 _AXES = {
@@ -47,14 +46,27 @@ def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "b
         raise ValueError(f"a feature map is (B, C, H, W), got {tuple(x.shape)}")
     check_choice("grouping", grouping, GROUPINGS)
     check_choice("resize", resize, RESIZES)
-    (p, q), (u, v) = patch_shape(patch_size), grid_shape(*x.shape[-2:], patch_size)
+    b, c, height, width = x.shape
+    (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
+    sizes = {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}
+    groups, features = (math.prod(sizes[axis] for axis in axes) for axes in _AXES[grouping])
+    patches = x.new_empty(groups, u * v, features)
+    cells = _cells(patches, sizes, grouping)
     if resize == "pad":
-        x = F.pad(x, (0, v * q - x.shape[-1], 0, u * p - x.shape[-2]))
-    else:
-        x = bilinear(x, (u * p, v * q))
-    x = x.reshape(*x.shape[:2], u, p, v, q).permute(_order(grouping))
-    groups = len(_AXES[grouping][0])
-    return x.reshape(math.prod(x.shape[:groups]), u * v, -1)
+        x = F.pad(x, (0, v * q - width, 0, u * p - height))
+        height, width = u * p, v * q
+    rows = x.movedim(2, 0)  # (H, B, C, W)
+    if width != v * q:
+        rows = resize_columns(rows.reshape(-1, width), v * q, q)
+    if height == u * p:
+        cells.copy_(rows.reshape(cells.shape))
+        return patches
+    rows = rows.reshape(height, -1)
+    for band in bands(height, u * p, p, x.dtype, x.device):
+        # Straight into place, a row of patches at a time while it is in the cache.
+        part = cells[band.rows.start // p : band.rows.stop // p]
+        part.copy_((band.weights @ rows[band.used]).view(part.shape))
+    return patches
 
 
 def from_patches(
@@ -67,15 +79,25 @@ def from_patches(
     """The adjoint of :func:`to_patches`: a gradient ``(G, N, D)`` -> ``(B, C, H, W) = shape``."""
     b, c, height, width = shape
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
-    sizes, order = (b, c, u, p, v, q), _order(grouping)
-    x = gradient.reshape([sizes[axis] for axis in order])
-    x = x.permute([order.index(axis) for axis in range(6)]).reshape(b, c, u * p, v * q)
-    return x[..., :height, :width] if resize == "pad" else bilinear_adjoint(x, (height, width))
+    cells = _cells(gradient, {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}, grouping)
+    if resize == "pad" or height == u * p:
+        rows = cells.reshape(u * p, -1)
+    else:
+        rows = gradient.new_zeros(height, b * c * v * q)
+        for band in bands(height, u * p, p, gradient.dtype, gradient.device):
+            part = cells[band.rows.start // p : band.rows.stop // p]
+            rows[band.used].addmm_(band.weights.T, part.reshape(len(band.weights), -1))
+    if resize == "bilinear" and width != v * q:
+        rows = resize_columns_adjoint(rows.view(-1, v * q), width, q)
+    rows = rows.view(height if resize == "bilinear" else u * p, b, c, -1)
+    return rows[:height, ..., :width].movedim(0, 2)
 
 
-def _order(grouping: str) -> list[int]:
+def _cells(patches: Tensor, sizes: dict[str, int], grouping: str) -> Tensor:
+    """Patches ``(G, N, D)`` as a view ``(U, P, B, C, V, Q)``: rows of the map first."""
     groups, features = _AXES[grouping]
-    return ["bcupvq".index(axis) for axis in groups + "uv" + features]
+    order = groups + "uv" + features
+    return patches.view([sizes[a] for a in order]).permute([order.index(a) for a in "upbcvq"])
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:

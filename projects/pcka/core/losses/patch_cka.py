@@ -142,7 +142,7 @@ def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options
     ]
     values = []
     for chunk in _chunks(student, options.grouping):
-        parts = [m[chunk].to(dtype).contiguous() for m in maps]
+        parts = [m[chunk].to(dtype) for m in maps]
         value, *slopes = _intra_and_inter(*(to_patches(p, *how) for p in parts), needs, options)
         values.append(value)
         for gradient, slope, part in zip(gradients, slopes, parts, strict=True):

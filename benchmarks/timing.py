@@ -1,0 +1,92 @@
+"""Clocks for the benchmarks: variants take turns in one run, on CPU or GPU, and medians count."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def pick_device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def describe(device: torch.device) -> str:
+    """The device, as a result has to name it."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    with open("/proc/cpuinfo") as f:
+        model = next((line.split(":")[1].strip() for line in f if "model name" in line), "CPU")
+    return f"{model}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """One timed call; by events on a GPU."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    start.record()
+    call()
+    stop.record()
+    torch.cuda.synchronize(device)
+    return start.elapsed_time(stop) / 1e3
+
+
+def medians(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
+) -> dict[str, float]:
+    """Median seconds of each call; every round runs all of them in turn, after one to warm up."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call, device))
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def rate_calls(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """A GEMM and a copy that tell what the machine can do: timed in turn with the variants."""
+    size = 1024 if device.type == "cpu" else 4096
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    source = torch.randn((1 if device.type == "cpu" else 16) << 24, device=device)
+    target = source.clone()
+    product = torch.empty_like(a)
+    return {
+        "gemm": lambda: torch.mm(a, b, out=product),
+        "copy": lambda: target.copy_(source),
+    }
+
+
+def rates(times: Mapping[str, float], device: torch.device) -> tuple[float, float]:
+    """Multiply-adds times two per second, and bytes moved per second, of :func:`rate_calls`."""
+    size = 1024 if device.type == "cpu" else 4096
+    moved = 2 * 4 * ((1 if device.type == "cpu" else 16) << 24)
+    return 2 * size**3 / times["gemm"], moved / times["copy"]
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
+    """Memory that one call takes at its height, above what was there; None where unknown."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        before = _status("VmRSS")
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")  # forget the high-water mark
+        call()
+        return _status("VmHWM") - before
+    except OSError:
+        return None
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status") as f:
+        line = next(line for line in f if line.startswith(key))
+    return int(line.split()[1]) * 1024
