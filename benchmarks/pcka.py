@@ -11,10 +11,6 @@ measured in the same run. On a GPU it runs unchanged; `--dtype float16` gives th
 """
 
 import argparse
-import sys
-
-# This folder last: here, `pcka` is this script, and the package is wanted.
-sys.path.append(sys.path.pop(0))
 
 import torch
 import torch.nn.functional as F

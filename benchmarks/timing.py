@@ -1,10 +1,17 @@
 """Clocks for the benchmarks: variants take turns in one run, on CPU or GPU, and medians count."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
+
+# `import pcka` means the package, not the script of that name in this folder: look here last.
+_HERE = str(Path(__file__).parent)
+if sys.path[0] == _HERE:
+    sys.path.append(sys.path.pop(0))
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -105,17 +105,18 @@ def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
         inverses.append(inverse)
         alive.append(live)
     # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
-    difference = units[1] - units[0]
+    k = units[0]
+    difference = units[1].sub_(k)
     loss = _norm(difference).square() / 2
     live = alive[0] & alive[1]
     value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
     gradients = [None, None]
-    for i, (side, need) in enumerate(zip((x, y), needs, strict=True)):
-        if need:
-            factor = (2 * inverses[i] * live)[:, None, None] * side.scale
-            # The unit Gram of this side is not needed again.
-            pull = units[i].mul_(factor * loss[:, None, None])
-            pull.addcmul_(difference, factor if i == 0 else -factor)
+    # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
+    for i, (side, share) in enumerate(((x, torch.ones_like(loss)), (y, loss - 1))):
+        if needs[i]:
+            factor = 2 * inverses[i] * live * side.scale[:, 0, 0]
+            pull = k * (factor * loss)[:, None, None]
+            pull.addcmul_(difference, (factor * share)[:, None, None])
             gradients[i] = pull @ side.features
     return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
 
