@@ -72,22 +72,22 @@ def _ready(x: Tensor, center: bool, spread: str | None) -> _Side:
     size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
     if spread:
         all_max_(size)
-    # A power of two changes no digit. Clamped, it stays finite for denormal features.
-    exponent = torch.frexp(size).exponent.clamp(min=-100)
-    scale = torch.exp2(-exponent.to(x.dtype))[:, None, None]
+    # A power of two changes no digit; NaN where the size is.
+    size = size.clamp(min=torch.finfo(x.dtype).tiny)
+    scale = (torch.frexp(size).mantissa / size)[:, None, None]
     if not center:
         return _Side(x * scale, scale, torch.zeros_like(size))
     # The mean first, not H K H: far from the origin the latter cancels digits.
-    mean = x.mean(-2, keepdim=True) * scale
+    shift = x.mean(-2, keepdim=True) * -scale
     samples = x.shape[-2]
     if spread == "samples":
-        mean = all_sum_(mean) / world_size()
+        shift = all_sum_(shift) / world_size()
         samples *= world_size()
-    energy = samples * mean.square().sum((-2, -1))
+    noise = torch.linalg.vector_norm(shift, dim=(-2, -1)).square()
     if spread == "features":
-        all_sum_(energy)
-    noise = (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2 * energy
-    return _Side(torch.addcmul(-mean, x, scale), scale, noise)
+        all_sum_(noise)
+    noise *= samples * (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2
+    return _Side(torch.addcmul(shift, x, scale), scale, noise)
 
 
 def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
@@ -97,10 +97,11 @@ def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
         gram = _gram(side.features)
         if spread:
             all_sum_(gram)
-        trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        noise = side.noise
         if debiased:
+            noise = torch.maximum(noise, _rounding(gram))
             _u_center_(gram)
-        inverse, live = _inverse_norm(_norm(gram), trace, side.noise)
+        inverse, live = _inverse(_norm(gram), noise)
         units.append(gram.mul_(inverse[:, None, None]))
         inverses.append(inverse)
         alive.append(live)
@@ -112,7 +113,7 @@ def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
     value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
     gradients = [None, None]
     # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
-    for i, (side, share) in enumerate(((x, torch.ones_like(loss)), (y, loss - 1))):
+    for i, (side, share) in enumerate(((x, 1.0), (y, loss - 1))):
         if needs[i]:
             factor = 2 * inverses[i] * live * side.scale[:, 0, 0]
             pull = k * (factor * loss)[:, None, None]
@@ -130,12 +131,9 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
     n = x.features.shape[-2] * (world_size() if spread else 1)
     cross = total(x.features.mT @ y.features)
     alignment = _norm(cross).square()
-    own, squares, energies = [], [], []
-    for side in (x, y):
-        gram = total(side.features.mT @ side.features)
-        own.append(gram)
-        squares.append(_norm(gram).square())
-        energies.append(side.features.square().sum(-1))  # (G, N), the diagonal of K
+    own = [total(side.features.mT @ side.features) for side in (x, y)]
+    norms = [_norm(gram) for gram in own]
+    noises = [x.noise, y.noise]
 
     def correction(d: Tensor, e: Tensor) -> Tensor:
         """From <K, L> of centred features to n (n - 3) times the unbiased HSIC."""
@@ -146,14 +144,12 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
         return total(d.sum(-1))[:, None] / ((n - 1) * (n - 2)) - d * n / (n - 2)
 
     if debiased:
+        energies = [side.features.square().sum(-1) for side in (x, y)]  # (G, N), diagonals of K
         alignment = alignment + correction(*energies)
-        squares = [s + correction(d, d) for s, d in zip(squares, energies, strict=True)]
-    inverses, alive = [], []
-    for side, gram, square in zip((x, y), own, squares, strict=True):
-        trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-        inverse, live = _inverse_norm(square.clamp(min=0).sqrt(), trace, side.noise)
-        inverses.append(inverse)
-        alive.append(live)
+        squares = [p.square() + correction(d, d) for p, d in zip(norms, energies, strict=True)]
+        norms = [square.clamp(min=0).sqrt() for square in squares]
+        noises = [torch.maximum(t, _rounding(gram)) for t, gram in zip(noises, own, strict=True)]
+    inverses, alive = zip(*map(_inverse, norms, noises), strict=True)
     live = alive[0] & alive[1]
     value = alignment * inverses[0] * inverses[1] * live
     gradients = [None, None]
@@ -190,10 +186,16 @@ def _norm(matrix: Tensor) -> Tensor:
     return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=-1), dim=-1)
 
 
-def _inverse_norm(norm: Tensor, trace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def _inverse(norm: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """``1 / norm``, 0 for a dead group; and the mask ``(G,)`` of the live ones (NaN is live)."""
-    dead = (trace <= noise) | (norm <= _DEAD_RATIO * torch.finfo(norm.dtype).eps * trace)
-    return torch.where(dead, torch.zeros_like(norm), 1 / norm), ~dead
+    dead = norm <= noise
+    return norm.masked_fill(dead, torch.inf).reciprocal(), ~dead
+
+
+def _rounding(gram: Tensor) -> Tensor:
+    """What rounding can leave ``(G,)`` of a Gram matrix without its diagonal."""
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return _DEAD_RATIO * torch.finfo(gram.dtype).eps * trace
 
 
 def _u_center_(gram: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _run(compute: Compute, x: Tensor, y: Tensor, needs: tuple[bool, bool]) -> Sequence[Any]:
+    if not torch.is_autocast_enabled(x.device.type):
+        return compute(x, y, needs)
     with torch.autocast(x.device.type, enabled=False):
         return compute(x, y, needs)
 
