@@ -89,6 +89,7 @@ def floor_seconds(shape, size, gemm_rate, copy_rate, element_bytes):
 def measure(b, levels, names, rounds, device, dtype):
     """Median seconds by variant and level, the floor by level, memory in maps by level."""
     times, floors, memory = {}, {}, {}
+    patch_cka(*torch.randn(2, 1, 8, 64, 64, device=device).requires_grad_()).backward()  # libraries
     for level in levels:
         shape = (b, CHANNELS, *SIZES[level])
         g = torch.Generator(device=device).manual_seed(0)

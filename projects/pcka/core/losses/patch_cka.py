@@ -1,5 +1,6 @@
 """PCKA: CKA between the patches of two feature maps (arXiv 2401.11824, section 3.3)."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -140,15 +141,16 @@ def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options
         torch.empty(m.shape, dtype=dtype, device=m.device) if need else None
         for m, need in zip(maps, needs, strict=True)
     ]
-    values = []
+    # Written in place: small results kept between the chunks would tear holes into the heap.
+    values, done = torch.empty(_groups(student, options), dtype=dtype, device=student.device), 0
     for chunk in _chunks(student, options.grouping):
         parts = [m[chunk].to(dtype) for m in maps]
         value, *slopes = _intra_and_inter(*(to_patches(p, *how) for p in parts), needs, options)
-        values.append(value)
+        values[done : done + len(value)] = value
+        done += len(value)
         for gradient, slope, part in zip(gradients, slopes, parts, strict=True):
             if slope is not None:
                 gradient[chunk] = from_patches(slope, part.shape, *how)
-    values = torch.cat(values)
     factor = 1 / len(values)
     value = values.mean()
     if options.gather and options.grouping == "batch":
@@ -157,6 +159,13 @@ def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options
     elif options.gather:
         factor *= world_size()  # for DDP's mean
     return value, factor, *gradients
+
+
+def _groups(x: Tensor, options: _Options) -> int:
+    """How many Gram matrices a map ``(B, C, H, W)`` has."""
+    if options.grouping == "position":
+        return math.prod(patch_shape(options.patch_size))
+    return x.shape[0 if options.grouping == "batch" else 1]
 
 
 def _chunks(x: Tensor, grouping: str) -> Iterator[tuple[slice, ...]]:
