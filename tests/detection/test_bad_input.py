@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -283,15 +282,3 @@ def test_every_config_is_valid():
             from pcka.detection.config import term_specs
 
             term_specs(load_config(str(path)))
-
-
-def test_mapper_draws_do_not_leak(tiny):
-    """A sample's augmentation is a function of seed and position, and of nothing else."""
-    cfg = tiny()
-    first = next(iter(Trainer.build_train_loader(cfg, seed=3)))
-    state = np.random.get_state()[1].copy()
-    np.random.rand(5)
-    second = next(iter(Trainer.build_train_loader(cfg, seed=3)))
-    assert [x["file_name"] for x in first] == [x["file_name"] for x in second]
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
-    assert not np.array_equal(state, np.zeros_like(state))

@@ -9,6 +9,7 @@ import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 
+from pcka.detection import Trainer
 from pcka.detection.stream import TrainingStream, random_state, set_random_state
 
 DICTS = [{"file_name": str(i), "height": 10, "width": 10 + (i % 3 != 0)} for i in range(11)]
@@ -73,6 +74,15 @@ def test_random_state_round_trip_and_isolation():
     buffer.seek(0)
     set_random_state(torch.load(buffer, weights_only=True))
     assert (np.random.rand(), torch.rand(1).item()) == before
+
+
+def test_detectron2s_augmentations_are_seeded_too(tiny):
+    cfg = tiny()
+    first = next(iter(Trainer.build_train_loader(cfg, seed=3)))
+    np.random.rand(5)
+    second = next(iter(Trainer.build_train_loader(cfg, seed=3)))
+    assert [x["file_name"] for x in first] == [x["file_name"] for x in second]
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
 
 
 def test_a_dropped_sample_is_an_error():
