@@ -10,6 +10,7 @@ Finished runs are kept: called again, it trains what is missing.
 import argparse
 import os
 import shlex
+import signal
 import sys
 import warnings
 
@@ -51,6 +52,7 @@ if __name__ == "__main__":
     parser.add_argument("--output", default="", help="folder, instead of the file's OUTPUT_DIR")
     parser.add_argument("opts", nargs="*", help="config overrides for every run")
     args = parser.parse_intermixed_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # takes its trainings along
     try:
         comparison = load_comparison(
             args.comparison, seeds=args.seeds, opts=args.opts, output_dir=args.output

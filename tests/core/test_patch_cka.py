@@ -128,6 +128,7 @@ def test_grid():
         ((2, 3, 16), (2, 3, 16), {}, r"\(B, C, H, W\)"),
         ((2, 3, 32, 32), (2, 3, 32, 32), {"grouping": "row"}, "channel, batch, position"),
         ((2, 3, 32, 32), (2, 3, 32, 32), {"patch_size": 0}, "positive integer"),
+        ((2, 3, 32, 32), (2, 3, 32, 32), {"patch_size": 2.0}, "positive integer"),
         ((2, 3, 32, 32), (2, 3, 32, 32), {"patch_size": (4, 4, 4)}, "positive integer"),
         ((2, 3, 7, 9), (2, 3, 7, 9), {"center": False}, "7x9 map has 1 patch"),
         ((2, 3, 7, 20), (2, 3, 7, 20), {}, "2 patch.*smaller patch_size"),

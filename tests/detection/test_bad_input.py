@@ -123,10 +123,8 @@ def test_teacher_file_that_is_no_checkpoint(tiny, tmp_path):
 
 
 def test_student_meta_architecture(tiny):
-    from detectron2.modeling import build_model
-
     with pytest.raises(ConfigError, match=r"'FasterRCNN' is not registered: one of .*GeneralizedR"):
-        build_model(tiny("MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FasterRCNN"))
+        check_run(tiny("MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FasterRCNN"))
 
 
 def test_map_smaller_than_its_patches(tiny):
@@ -187,6 +185,11 @@ def first(key, value):
         (first("image_id", 999), "image that is not listed"),
         (first("id", 2), r"annotation id\(s\) used twice: 2"),
         (lambda c, f: c["annotations"].clear(), "no annotations at all"),
+        (lambda c, f: [a.update(iscrowd=1) for a in c["annotations"]], "no annotations at all"),
+        (first("bbox", [500, 3, 9, 9]), r"1 box\(es\) outside their image .*: 1:"),
+        (first("bbox", [float("nan"), 3, 9, 9]), "outside their image"),
+        (first("id", 0), r"annotation id\(s\) 0: 0: start ids at 1"),
+        (lambda c, f: c["categories"][0].pop("name"), "lacks or garbles 'name'"),
         (lambda c, f: c.pop("categories"), "is not COCO: it needs the lists"),
         (lambda c, f: c["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
         (
@@ -198,6 +201,19 @@ def first(key, value):
 def test_coco_json(damaged, change, words):
     with pytest.raises(ConfigError, match=words):
         check_run(damaged(change))
+
+
+def test_training_and_validation_have_the_same_categories(damaged):
+    cfg = damaged(lambda c, f: None)
+    folder = Path(cfg.DATASETS.COCO_ROOT)
+    content = json.loads((folder / "instances.json").read_text())
+    content["categories"][0]["name"], content["categories"][1]["name"] = "light", "dark"
+    (folder / "swapped.json").write_text(json.dumps(content))
+    name = cfg.DATASETS.TRAIN[0] + "_swapped"
+    cfg.DATASETS.COCO_JSON.append({"NAME": name, "JSON": "swapped.json", "IMAGES": "images"})
+    cfg.DATASETS.TEST = (name,)
+    with pytest.raises(ConfigError, match="list different categories"):
+        check_run(cfg)
 
 
 def test_intact_coco_json_passes(damaged):
@@ -234,15 +250,46 @@ def test_output_folder_of_another_run(tiny):
     cfg = tiny()
     os.makedirs(cfg.OUTPUT_DIR)
     check_run(cfg)  # an empty folder is nobody's
+    for name, words in (("student.yaml", "would be overwritten"), ("mine.pth", "holds a run")):
+        Path(cfg.OUTPUT_DIR, name).write_text("mine")
+        with pytest.raises(ConfigError, match=words):
+            check_run(cfg)
+        Path(cfg.OUTPUT_DIR, name).unlink()
     Path(cfg.OUTPUT_DIR, "metrics.json").write_text("{}\n")
     with pytest.raises(ConfigError, match="already holds a run: continue it with --resume"):
         check_run(cfg)
     Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump())
+    Path(cfg.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
     check_run(cfg, resume=True)
     check_run(tiny("SOLVER.MAX_ITER", 99), resume=True)  # a longer schedule is the same run
     with pytest.raises(ConfigError, match=r"another model\. Different: MODEL\.FPN\.OUT_CHANNEL"):
         check_run(tiny("MODEL.FPN.OUT_CHANNELS", 9), resume=True)
-    check_run(cfg, eval_only=True)
+    check_run(cfg, eval_only=True, resume=True)
+
+
+def test_a_start_that_failed_can_be_corrected(tiny):
+    cfg = tiny()
+    os.makedirs(cfg.OUTPUT_DIR)
+    for name in ("config.yaml", "student.yaml", "log.txt"):
+        Path(cfg.OUTPUT_DIR, name).write_text("left by a run that stopped at once")
+    Path(cfg.OUTPUT_DIR, "metrics.json").touch()
+    check_run(cfg)
+
+
+def test_output_folder_that_cannot_be_written(tiny, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        check_run(tiny("OUTPUT_DIR", str(tmp_path / "file" / "run")))
+
+
+def test_terms_that_no_architecture_would_read(tiny):
+    with pytest.raises(ConfigError, match="which knows no teacher: set it to 'DistilledDetector'"):
+        check_run(tiny("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"))
+
+
+def test_evaluation_of_nothing(tiny):
+    with pytest.raises(ConfigError, match="would measure random ones"):
+        check_run(tiny(), eval_only=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

@@ -63,6 +63,11 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     assert again.returncode == 0 and "1 of 3 runs to train" in again.stdout, again.stderr
     for path, time in times.items():
         assert (path.stat().st_mtime_ns == time) == (lost not in path.parents)
+    # A student is not kept beside a teacher that did not teach it.
+    (out / "teacher" / "summary.json").rename(tmp_path / "summary.json")
+    orphan = compare(comparison_yaml, coco)
+    assert orphan.returncode == 1 and "was taught by a teacher that is gone" in orphan.stderr
+    (tmp_path / "summary.json").rename(out / "teacher" / "summary.json")
     # Another config in the same folder is not taken for this one.
     other = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "0.5")
     assert other.returncode == 1 and "finished run of another config" in other.stderr
@@ -97,7 +102,13 @@ def test_bad_data_stops_before_any_run(comparison_yaml, tmp_path):
         (lambda c: c.update(STUDENT=[]), "did you mean 'STUDENTS'"),
         (lambda c: c.pop("TEACHER"), "TEACHER is missing"),
         (lambda c: c["STUDENTS"][0].pop("NAME"), r"STUDENTS\[0\] needs a NAME"),
-        (lambda c: c["STUDENTS"][1].update(NAME="alone"), r"STUDENTS\[1\] needs a NAME of its own"),
+        (lambda c: c["STUDENTS"][1].update(NAME="alone"), r"STUDENTS\[1\].*share the folder"),
+        (lambda c: c["STUDENTS"][1].update(NAME="Alone"), "'Alone' and 'alone' would share"),
+        (lambda c: c["STUDENTS"][1].update(NAME="teacher"), "'the teacher' would share"),
+        (lambda c: c.update(STUDENTS=[]), "list of one or more"),
+        (lambda c: c["PICTURE"].pop("STUDENTS"), "STUDENTS is missing"),
+        (lambda c: c["PICTURE"].update(IMAGES="two"), "IMAGES is a number"),
+        (lambda c: c["STUDENTS"][0].update(OPTS="SEED 1"), r"STUDENTS\[0\]: OPTS is a list"),
         (lambda c: c["PICTURE"].update(STUDENTS=["alon"]), "did you mean 'alone'"),
         (lambda c: c["STUDENTS"][0].update(OPTS=["SEEED", 1]), "'SEEED', did you mean 'SEED'"),
     ],

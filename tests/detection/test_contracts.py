@@ -212,10 +212,15 @@ def test_5_state_dict_round_trip_keeps_version_marks(tiny):
     assert "backbone.fpn_lateral2.weight" in result.missing_keys
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("evaluate", [0, 2])
-def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate):
+@pytest.mark.parametrize(
+    ("workers", "evaluate", "detector"),
+    [(0, 0, ()), (0, 2, ()), (2, 0, ()), (2, 2, ()), (0, 0, "RetinaNet")],
+)
+def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate, detector):
+    if detector:
+        detector = (*RETINANET, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", detector)
     opts = (
+        *detector,
         "MODEL.PCKA.TERMS", ADAPTED,
         "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2,
         "TEST.EVAL_PERIOD", evaluate,

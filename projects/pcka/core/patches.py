@@ -108,7 +108,7 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 def patch_shape(patch_size: PatchSize) -> tuple[int, int]:
     """``P`` or ``(P, Q)`` as height and width in cells; ValueError for anything else."""
-    shape = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
+    shape = tuple(patch_size) if isinstance(patch_size, Sequence) else (patch_size, patch_size)
     if len(shape) != 2 or any(
         isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in shape
     ):

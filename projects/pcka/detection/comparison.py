@@ -46,6 +46,10 @@ class Run:
         path = self.output_dir / "summary.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def metric(self, name: str) -> float:
+        """A COCO metric of the finished run; a detector that finds nothing has AP 0."""
+        return self.summary["results"]["bbox"][name] or 0.0
+
     @property
     def iteration(self) -> int:
         """How far it is, by its metrics."""
@@ -105,8 +109,13 @@ def load_comparison(
 
     def run(entry: dict, where: str, label: str, folder: Path, seed: int, extra=()) -> Run:
         _check_keys(entry, ("NAME", "CONFIG_FILE", "OPTS"), required=("CONFIG_FILE",), where=where)
+        if not isinstance(entry.get("OPTS", []), list):
+            raise ConfigError(f"{where}: OPTS is a list [KEY, VALUE, ...], got {entry['OPTS']!r}")
         merged = (*entry.get("OPTS", ()), *extra, *opts, "SEED", seed, "OUTPUT_DIR", str(folder))
-        cfg = load_config(entry["CONFIG_FILE"], list(merged))
+        try:
+            cfg = load_config(entry["CONFIG_FILE"], list(merged))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
         if len(cfg.DATASETS.TEST) != 1:
             raise ConfigError(f"{where}: compares on one DATASETS.TEST, got {cfg.DATASETS.TEST}")
         return Run(
@@ -119,20 +128,34 @@ def load_comparison(
             iterations=cfg.SOLVER.MAX_ITER,
         )
 
+    if not isinstance(content["STUDENTS"], list) or not content["STUDENTS"]:
+        raise ConfigError(f"{path}: STUDENTS is a list of one or more, the first the baseline")
+    picture = content.get("PICTURE") or {}
+    needed = ("STUDENTS",) if picture else ()
+    _check_keys(picture, ("STUDENTS", "IMAGES"), required=needed, where=f"{path}: PICTURE")
+    if not isinstance(picture.get("IMAGES", 4), int):
+        raise ConfigError(f"{path}: PICTURE: IMAGES is a number, got {picture['IMAGES']!r}")
+
     where = f"{path}: TEACHER"
     teacher = run(content["TEACHER"], where, "teacher", output / "teacher", 0)
     weights = ("MODEL.PCKA.TEACHER.WEIGHTS", str(teacher.output_dir / "model_final.pth"))
     students = {}
+    slugs = {"teacher": "the teacher"}
     for index, entry in enumerate(content["STUDENTS"]):
         where = f"{path}: STUDENTS[{index}]"
         label = entry.get("NAME") if isinstance(entry, dict) else None
-        if not label or label in students:
-            raise ConfigError(f"{where} needs a NAME of its own")
+        if not label or not isinstance(label, str):
+            raise ConfigError(f"{where} needs a NAME")
         slug = "".join(c if c.isalnum() else "_" for c in label.lower())
+        if slug in slugs:
+            raise ConfigError(
+                f"{where}: {label!r} and {slugs[slug]!r} would share the folder {slug!r}: each "
+                "needs a NAME of its own, in letters and digits"
+            )
+        slugs[slug] = label
         students[label] = [
             run(entry, where, label, output / slug / f"seed{seed}", seed, weights) for seed in seeds
         ]
-    picture = content.get("PICTURE") or {}
     for label in picture.get("STUDENTS", ()):
         if label not in students:
             raise ConfigError(f"{path}: PICTURE: {unknown_key(label, students)}")
@@ -149,6 +172,12 @@ def train_all(comparison: Comparison, *, jobs: int) -> None:
     waiting = [run for run in comparison.runs if not _is_done(run)]
     for run in waiting:
         _check(run)
+    taught = [run for run in comparison.runs if run.needs_teacher and run not in waiting]
+    if comparison.teacher in waiting and taught:
+        raise ConfigError(
+            f"{taught[0].output_dir} was taught by a teacher that is gone from "
+            f"{comparison.teacher.output_dir}: move it away too, or set another --output"
+        )
     total = sum(run.iterations for run in comparison.runs)
     finished = sum(r.iterations for r in comparison.runs if r not in waiting)
     print(f"{comparison.title}: {len(waiting)} of {len(comparison.runs)} runs to train, "
@@ -223,7 +252,7 @@ def _start(run: Run, jobs: int) -> subprocess.Popen:
     command = [sys.executable, str(TRAIN_NET), "--config-file", run.config_file]
     command += ["--resume"] if resume else []
     # Two thread pools on the same cores run several times slower than one thread each.
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     log = open(run.output_dir / "train.log", "a")  # noqa: SIM115 - the process owns it
     with log:
         return subprocess.Popen(
@@ -241,5 +270,4 @@ def _failure(run: Run, code: int) -> str:
 
 
 def _ap_text(run: Run) -> str:
-    summary = run.summary
-    return f"AP {summary['results']['bbox']['AP']:.1f} in {summary['seconds']:.0f} s"
+    return f"AP {run.metric('AP'):.1f} in {run.summary['seconds']:.0f} s"

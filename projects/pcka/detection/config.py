@@ -69,7 +69,7 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
     if not scale >= 0:
         raise ConfigError(f"MODEL.PCKA.LOSS_WEIGHT is a number >= 0, got {scale}")
     specs = []
-    for index, entry in enumerate(cfg.MODEL.PCKA.TERMS):
+    for index, entry in enumerate(cfg.MODEL.PCKA.TERMS or []):
         where = f"MODEL.PCKA.TERMS[{index}]"
         if not isinstance(entry, dict):
             raise ConfigError(f"{where} is a mapping such as {{NAME: pcka, ...}}, got {entry!r}")

@@ -47,6 +47,7 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
     """Problems of the data sets ``names``, in words; empty if all are there and fit the model."""
     problems = []
     own = {entry["NAME"] for entry in cfg.DATASETS.COCO_JSON}
+    categories_of: dict[str, dict] = {}
     for name in names:
         if name not in DatasetCatalog:
             problems.append(
@@ -58,8 +59,17 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
         json_file, images = metadata.get("json_file"), metadata.get("image_root")
         if name in own:
             evaluated = name in cfg.DATASETS.TEST
-            found, classes = check_coco_json(json_file, images, evaluated=evaluated)
+            found, categories = check_coco_json(json_file, images, evaluated=evaluated)
             problems += [f"data set {name!r}: {problem}" for problem in found]
+            classes = len(categories)
+            for other, theirs in categories_of.items():
+                if categories and theirs != categories:
+                    problems.append(
+                        f"data sets {other!r} and {name!r} list different categories, {theirs} and "
+                        f"{categories}: use the same ids and names in both"
+                    )
+            if categories:
+                categories_of[name] = categories
         elif missing := _missing_builtin(name, json_file, images):
             problems.append(missing)
             continue
@@ -89,29 +99,30 @@ def num_classes(cfg: CfgNode) -> int:
 
 def check_coco_json(
     json_file: str, images: str, *, evaluated: bool = True
-) -> tuple[list[str], int]:
-    """Problems of one COCO annotation file, and its number of classes (0 if unreadable).
+) -> tuple[list[str], dict]:
+    """Problems of one COCO annotation file, and its categories by id (empty if unreadable).
 
     Args:
         evaluated: whether it is evaluated on, which needs more of it than training does.
     """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
     if not os.path.isfile(json_file):
-        return [f"no annotation file {json_file!r}: {remedy}"], 0
+        return [f"no annotation file {json_file!r}: {remedy}"], {}
     if not os.path.isdir(images):
-        return [f"no image folder {images!r}: {remedy}"], 0
+        return [f"no image folder {images!r}: {remedy}"], {}
     try:
         with open(json_file) as file:
             content = json.load(file)
     except (ValueError, UnicodeDecodeError) as error:
-        return [f"{json_file} is not JSON: {error}"], 0
+        return [f"{json_file} is not JSON: {error}"], {}
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
-        return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], 0
+        return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], {}
     try:
-        return _check_content(content, images, evaluated), len(content["categories"])
+        categories = {c["id"]: c["name"] for c in content["categories"]}
+        return _check_content(content, images, evaluated), categories
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], 0
+        return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], {}
 
 
 def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
@@ -125,6 +136,7 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
     image_ids = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     annotations = content["annotations"]
+    sizes = {i["id"]: (i["width"], i["height"]) for i in content["images"]}
     paths = {i["file_name"]: os.path.join(images, i["file_name"]) for i in content["images"]}
     missing = [name for name, path in paths.items() if not os.path.isfile(path)]
     report("image file(s) missing", missing, f"put them under {images} or drop them from the JSON")
@@ -159,6 +171,11 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
         "add it to categories or drop them",
     )
     report(
+        "box(es) outside their image (annotation ids)",
+        [a["id"] for a in annotations if a["image_id"] in sizes and _outside(a, sizes)],
+        "boxes are [x, y, width, height] in pixels from the upper left corner",
+    )
+    report(
         "box(es) without area (annotation ids)",
         [a["id"] for a in annotations
          if len(a["bbox"]) != 4 or not (a["bbox"][2] > 0 and a["bbox"][3] > 0)],
@@ -170,9 +187,18 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
             [a["id"] for a in annotations if "area" not in a or "iscrowd" not in a],
             "COCO evaluation needs both: width times height, and 0",
         )
-    if not annotations:
-        problems.append("no annotations at all: nothing to learn or to measure")
+        # pycocotools takes the id 0 for "no match".
+        report("annotation id(s) 0", [0 for a in annotations if a["id"] == 0], "start ids at 1")
+    if all(a.get("iscrowd") for a in annotations):
+        problems.append("no annotations at all (but crowds): nothing to learn or to measure")
     return problems
+
+
+def _outside(annotation: dict, sizes: dict) -> bool:
+    """Whether a box has no pixel in its image, or is no number."""
+    x, y, w, h = annotation["bbox"]
+    width, height = sizes[annotation["image_id"]]
+    return not (x < width and y < height and x + w > 0 and y + h > 0)
 
 
 def _image_size(path: str) -> str:

@@ -4,8 +4,9 @@ import os
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from .config import ConfigError, config_differences, distils, load_config
+from .config import META_ARCHITECTURE, ConfigError, config_differences, distils, load_config
 from .data import check_datasets, register_coco_json
 from .files import fetch
 from .teacher import teacher_config
@@ -24,9 +25,15 @@ def check_run(
     Raises:
         ConfigError: every problem that was found, each with its remedy.
     """
+    check_meta_architecture(cfg)
     distilling = not eval_only and distils(cfg) and teacher
     if not eval_only:
         check_output_dir(cfg, resume=resume)
+    elif not cfg.MODEL.WEIGHTS and not (resume and _has(cfg.OUTPUT_DIR, "last_checkpoint")):
+        raise ConfigError(
+            "--eval-only without weights would measure random ones: set MODEL.WEIGHTS to a "
+            "checkpoint, or add --resume to take the last one of OUTPUT_DIR"
+        )
     register_coco_json(cfg)
     datasets = [*cfg.DATASETS.TEST, *(() if eval_only else cfg.DATASETS.TRAIN)]
     if not datasets or not (eval_only or cfg.DATASETS.TRAIN):
@@ -65,29 +72,67 @@ def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
     Raises:
         ConfigError: a run is there and this is no resume, or it is a resume of another model.
     """
-    saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if os.path.exists(cfg.OUTPUT_DIR) and not os.path.isdir(cfg.OUTPUT_DIR):
-        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} is a file: set another OUTPUT_DIR")
-    trained = any(
-        os.path.exists(os.path.join(cfg.OUTPUT_DIR, name))
-        for name in ("last_checkpoint", "metrics.json")
-    )
-    if not trained:
-        return
+    folder = cfg.OUTPUT_DIR
+    _check_writable(folder)
+    holds_run = any(
+        name.endswith(".pth") or name in ("last_checkpoint", "summary.json")
+        for name in (os.listdir(folder) if os.path.isdir(folder) else ())
+    ) or _has(folder, "metrics.json")
     if not resume:
-        raise ConfigError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} already holds a run: continue it with --resume, or set "
-            "another OUTPUT_DIR"
-        )
-    if os.path.exists(saved):
+        if holds_run:
+            raise ConfigError(
+                f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, or set "
+                "another OUTPUT_DIR"
+            )
+        # A start that failed leaves its config and its log; a config alone is somebody's own.
+        own = [name for name in ("config.yaml", "student.yaml") if _has(folder, name)]
+        if own and not _has(folder, "log.txt"):
+            raise ConfigError(
+                f"OUTPUT_DIR {folder} holds a {own[0]} that is not of a run and would be "
+                "overwritten: set another OUTPUT_DIR"
+            )
+    elif _has(folder, "last_checkpoint") and _has(folder, "config.yaml"):
+        saved = os.path.join(folder, "config.yaml")
         changed = [
             key
             for key in config_differences(load_config(saved), cfg)
-            if key.startswith("MODEL.") and key != "MODEL.DEVICE"
+            if key.startswith("MODEL.") and key not in ("MODEL.DEVICE", "MODEL.WEIGHTS")
         ]
         if changed:
             raise ConfigError(
-                f"cannot resume {cfg.OUTPUT_DIR}: it holds a run of another model. Different: "
+                f"cannot resume {folder}: it holds a run of another model. Different: "
                 + ", ".join(changed)
                 + f". Use its own {saved}, or set another OUTPUT_DIR"
             )
+
+
+def check_meta_architecture(cfg: CfgNode) -> None:
+    """Raise ConfigError for an architecture that is not registered, or terms that are ignored."""
+    key, name = "MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE
+    if name != META_ARCHITECTURE and cfg.MODEL.PCKA.TERMS and cfg.MODEL.PCKA.LOSS_WEIGHT:
+        raise ConfigError(
+            f"MODEL.PCKA.TERMS are set but MODEL.META_ARCHITECTURE is {name!r}, which knows no "
+            f"teacher: set it to {META_ARCHITECTURE!r} and "
+            f"MODEL.PCKA.STUDENT_META_ARCHITECTURE to {name!r}, or MODEL.PCKA.LOSS_WEIGHT to 0"
+        )
+    if name == META_ARCHITECTURE:
+        key, name = "MODEL.PCKA.STUDENT_META_ARCHITECTURE", cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
+    known = sorted(k for k, _ in META_ARCH_REGISTRY if k != META_ARCHITECTURE)
+    if name not in known:
+        raise ConfigError(f"{key} {name!r} is not registered: one of {', '.join(known)}")
+
+
+def _has(folder: str, name: str) -> bool:
+    path = os.path.join(folder, name)
+    return os.path.isfile(path) and os.path.getsize(path) > 0
+
+
+def _check_writable(folder: str) -> None:
+    parent = os.path.abspath(folder)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise ConfigError(
+            f"OUTPUT_DIR {folder} cannot be written ({parent} is no folder that you may write to): "
+            "set another OUTPUT_DIR"
+        )

@@ -39,7 +39,7 @@ def collect(comparison: Comparison) -> dict[str, list[dict]]:
         label: [
             {
                 "seed": run.seed,
-                **{m: run.summary["results"]["bbox"][m] for m in _METRICS},
+                **{m: run.metric(m) for m in _METRICS},
                 "parameters": run.summary["parameters"],
                 "seconds": run.summary["seconds"],
             }
@@ -109,14 +109,23 @@ def draw_picture(comparison: Comparison):
     to_class = metadata.thing_dataset_id_to_contiguous_id
     for label, run in runs.items():
         panels[label] = _detections(run, name, [d["image_id"] for d in dicts], to_class)
+    scalars = {
+        label: found
+        for label, run in runs.items()
+        if (found := read_scalars(run.output_dir / "metrics.json", "cka/"))
+    }
     curves = {}
-    for run in runs.values():
-        curves.update(read_scalars(str(run.output_dir / "metrics.json"), "cka/"))
+    for label, found in scalars.items():
+        terms = {name.rsplit("_", 1)[0] for name in found}
+        for name, curve in found.items():
+            # The level alone says it where one run has curves, of one term.
+            short = name.rsplit("_", 1)[-1] if len(terms) == 1 else name.removeprefix("cka/")
+            curves[short if len(scalars) == 1 else f"{label}: {short}"] = curve
     return comparison_figure(
         images,
         panels,
         list(metadata.thing_classes),
-        {key.rsplit("_", 1)[-1]: curve for key, curve in curves.items()},
+        curves,
         comparison.title,
         truth="ground truth",
     )

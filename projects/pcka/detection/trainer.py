@@ -106,7 +106,16 @@ class RandomStateHook(HookBase):
         self._loaded = None
 
     def state_dict(self) -> dict:
-        return {**random_state(), "stream_seed": self.trainer.data_loader.stream.seed}
+        return {
+            **random_state(),
+            "stream_seed": self.trainer.data_loader.stream.seed,
+            # One-stage detectors keep a running mean of their positives as a bare number.
+            "student_numbers": {
+                key: value
+                for key, value in vars(unwrapped(self.trainer.model).student).items()
+                if type(value) is float
+            },
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self._loaded = state
@@ -120,6 +129,7 @@ class RandomStateHook(HookBase):
                 trainer.cfg, seed=self._loaded["stream_seed"], skip_steps=trainer.start_iter
             )
         )
+        vars(unwrapped(trainer.model).student).update(self._loaded["student_numbers"])
         set_random_state(self._loaded)
         self._loaded = None
 
@@ -135,7 +145,8 @@ class SummaryHook(HookBase):
 
     def after_train(self) -> None:
         trainer = self.trainer
-        if trainer.iter < trainer.max_iter:
+        # Stopped early, or a finished run that was resumed: its figures stand.
+        if trainer.iter < trainer.max_iter or trainer.start_iter >= trainer.max_iter:
             return
         model = unwrapped(trainer.model)
         student = model.student if isinstance(model, DistilledDetector) else model
