@@ -17,7 +17,7 @@ import yaml
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from .config import ConfigError, config_differences, distils, load_config, unknown_key
+from .config import ConfigError, check_keys, config_differences, distils, load_config, unknown_key
 from .metrics import last_iteration
 from .preflight import check_run
 
@@ -104,11 +104,11 @@ def load_comparison(
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the comparison {path}: {error}") from error
     known = ("TITLE", "OUTPUT_DIR", "TEACHER", "STUDENTS", "PICTURE")
-    _check_keys(content, known, required=("OUTPUT_DIR", "TEACHER", "STUDENTS"), where=path)
+    check_keys(content, known, required=("OUTPUT_DIR", "TEACHER", "STUDENTS"), where=path)
     output = Path(output_dir or content["OUTPUT_DIR"])
 
     def run(entry: dict, where: str, label: str, folder: Path, seed: int, extra=()) -> Run:
-        _check_keys(entry, ("NAME", "CONFIG_FILE", "OPTS"), required=("CONFIG_FILE",), where=where)
+        check_keys(entry, ("NAME", "CONFIG_FILE", "OPTS"), required=("CONFIG_FILE",), where=where)
         if not isinstance(entry.get("OPTS", []), list):
             raise ConfigError(f"{where}: OPTS is a list [KEY, VALUE, ...], got {entry['OPTS']!r}")
         merged = (*entry.get("OPTS", ()), *extra, *opts, "SEED", seed, "OUTPUT_DIR", str(folder))
@@ -128,11 +128,11 @@ def load_comparison(
             iterations=cfg.SOLVER.MAX_ITER,
         )
 
-    if not isinstance(content["STUDENTS"], list) or not content["STUDENTS"]:
-        raise ConfigError(f"{path}: STUDENTS is a list of one or more, the first the baseline")
+    if not isinstance(content["STUDENTS"], list):
+        raise ConfigError(f"{path}: STUDENTS is a list, the first of it the baseline")
     picture = content.get("PICTURE") or {}
     needed = ("STUDENTS",) if picture else ()
-    _check_keys(picture, ("STUDENTS", "IMAGES"), required=needed, where=f"{path}: PICTURE")
+    check_keys(picture, ("STUDENTS", "IMAGES"), required=needed, where=f"{path}: PICTURE")
     if not isinstance(picture.get("IMAGES", 4), int):
         raise ConfigError(f"{path}: PICTURE: IMAGES is a number, got {picture['IMAGES']!r}")
 
@@ -209,17 +209,6 @@ def train_all(comparison: Comparison, *, jobs: int) -> None:
             process.terminate()
         for process in running.values():
             process.wait()
-
-
-def _check_keys(entry, known: tuple, *, required: tuple, where: str) -> None:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where} is a mapping with {', '.join(known)}, got {entry!r}")
-    for key in entry:
-        if key not in known:
-            raise ConfigError(f"{where}: {unknown_key(key, known)}")
-    for key in required:
-        if key not in entry:
-            raise ConfigError(f"{where}: {key} is missing")
 
 
 def _is_done(run: Run) -> bool:

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-from .config import ConfigError, unknown_key
+from .config import ConfigError, check_keys
 
 _EXIF_ORIENTATION = 0x0112
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
@@ -23,14 +23,7 @@ def register_coco_json(cfg: CfgNode) -> None:
     """
     for index, entry in enumerate(cfg.DATASETS.COCO_JSON):
         where = f"DATASETS.COCO_JSON[{index}]"
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{where} is a mapping {{NAME, JSON, IMAGES}}, got {entry!r}")
-        for key in entry:
-            if key not in _ENTRY_KEYS:
-                raise ConfigError(f"{where}: {unknown_key(key, _ENTRY_KEYS)}")
-        for key in _ENTRY_KEYS:
-            if not entry.get(key):
-                raise ConfigError(f"{where}: {key} is missing")
+        check_keys(entry, _ENTRY_KEYS, required=_ENTRY_KEYS, where=where)
         json_file, images = (
             os.path.join(cfg.DATASETS.COCO_ROOT, entry[key]) for key in ("JSON", "IMAGES")
         )
