@@ -373,3 +373,17 @@ def test_saved_config_builds_the_same_model(tiny, tmp_path):
     assert config_differences(again, other) == ["SEED"]
     assert yaml.safe_load(Path(cfg.OUTPUT_DIR, "summary.json").read_text())["iterations"] == 1
     setup_logger()  # detectron2's handlers are global
+
+
+def test_summary_of_a_run_killed_in_its_last_evaluation(tiny):
+    cfg = tiny("SOLVER.MAX_ITER", 1)
+    train(cfg)
+    summary = Path(cfg.OUTPUT_DIR, "summary.json")
+    train(cfg, resume=True)
+    seconds = json.loads(summary.read_text())["seconds"]
+    assert json.loads(summary.read_text())["first_iteration"] == 0  # the figures of the run stand
+    summary.unlink()
+    train(cfg, resume=True)
+    again = json.loads(summary.read_text())
+    assert again["first_iteration"] == 1 and "bbox" in again["results"]
+    assert again["seconds"] != seconds

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-from .config import ConfigError, check_keys
+from .config import META_ARCHITECTURE, ConfigError, check_keys
 
 _EXIF_ORIENTATION = 0x0112
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
@@ -80,7 +80,7 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
 def num_classes_key(cfg: CfgNode) -> str:
     """The config key that holds the number of classes of this student."""
     name = cfg.MODEL.META_ARCHITECTURE
-    if name == "DistilledDetector":
+    if name == META_ARCHITECTURE:
         name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
     return "MODEL.RETINANET.NUM_CLASSES" if name == "RetinaNet" else "MODEL.ROI_HEADS.NUM_CLASSES"
 
@@ -126,13 +126,16 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
             shown = ", ".join(str(b) for b in bad[:5]) + (", ..." if len(bad) > 5 else "")
             problems.append(f"{len(bad)} {what}: {shown}: {remedy}")
 
-    image_ids = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     annotations = content["annotations"]
     sizes = {i["id"]: (i["width"], i["height"]) for i in content["images"]}
     paths = {i["file_name"]: os.path.join(images, i["file_name"]) for i in content["images"]}
-    missing = [name for name, path in paths.items() if not os.path.isfile(path)]
-    report("image file(s) missing", missing, f"put them under {images} or drop them from the JSON")
+    missing = {name for name, path in paths.items() if not os.path.isfile(path)}
+    report(
+        "image file(s) missing",
+        sorted(missing),
+        f"put them under {images} or drop them from the JSON",
+    )
     report(
         "image(s) unreadable or of another size than the JSON says",
         [
@@ -155,7 +158,7 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
     )
     report(
         "annotation(s) of an image that is not listed (annotation ids)",
-        [a["id"] for a in annotations if a["image_id"] not in image_ids],
+        [a["id"] for a in annotations if a["image_id"] not in sizes],
         "add the image or drop them",
     )
     report(

@@ -145,8 +145,10 @@ class SummaryHook(HookBase):
 
     def after_train(self) -> None:
         trainer = self.trainer
-        # Stopped early, or a finished run that was resumed: its figures stand.
-        if trainer.iter < trainer.max_iter or trainer.start_iter >= trainer.max_iter:
+        path = os.path.join(trainer.cfg.OUTPUT_DIR, "summary.json")
+        resumed_at_the_end = trainer.start_iter >= trainer.max_iter and os.path.exists(path)
+        # Stopped early, or finished before and resumed: those figures stand.
+        if trainer.iter < trainer.max_iter or resumed_at_the_end:
             return
         model = unwrapped(trainer.model)
         student = model.student if isinstance(model, DistilledDetector) else model
@@ -160,7 +162,6 @@ class SummaryHook(HookBase):
             "threads": torch.get_num_threads(),
             "results": _json_values(getattr(trainer, "_last_eval_results", {})),
         }
-        path = os.path.join(trainer.cfg.OUTPUT_DIR, "summary.json")
         with open(path + ".part", "w") as file:
             json.dump(summary, file, indent=2)
         os.replace(path + ".part", path)
