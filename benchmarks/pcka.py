@@ -10,11 +10,9 @@ of a large GEMM, plus each input read once and the gradient written once at the 
 measured in the same run. On a GPU it runs unchanged; `--dtype float16` gives the maps of autocast.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
-from timing import describe, medians, peak_bytes, pick_device, rate_calls, rates, use_cpu_time
+from timing import argument_parser, describe, medians, peak_bytes, prepare, rate_calls, rates
 
 from pcka.core import patch_cka
 
@@ -123,20 +121,13 @@ def measure(b, levels, names, rounds, device, dtype):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--levels", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip", nargs="*", default=[], choices=[*VARIANTS, *CENTRED])
-    parser.add_argument("--device")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="not wall time: on a busy machine")
     args = parser.parse_args()
-    if args.cpu_time:
-        use_cpu_time()
-    torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
+    device = prepare(args)
     names = [n for n in (*VARIANTS, *CENTRED) if n not in args.skip]
     print(f"{describe(device)}; {args.dtype} maps, C={CHANNELS}, patches of {PATCH}")
     for b in args.batch:

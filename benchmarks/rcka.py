@@ -7,10 +7,8 @@ The plain form is the definition: Gram matrices of the samples, H K H, traces of
 autograd. Both take turns in one run; medians. On a GPU it runs unchanged.
 """
 
-import argparse
-
 import torch
-from timing import describe, medians, pick_device, use_cpu_time
+from timing import argument_parser, describe, medians, prepare
 
 from pcka.core import feature_cka, logit_cka
 
@@ -44,18 +42,11 @@ def jobs(batches, classes):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__.splitlines()[0], rounds=9)
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--classes", type=int, nargs="+", default=[100, 1000])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cpu-time", action="store_true", help="not wall time: on a busy machine")
     args = parser.parse_args()
-    if args.cpu_time:
-        use_cpu_time()
-    torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
+    device = prepare(args)
     print(f"{describe(device)}; milliseconds, medians of {args.rounds}\n")
     print("| job | plain | ours | ratio |\n|---|---|---|---|")
     for name, shape, theirs, ours in jobs(args.batch, args.classes):

@@ -1,5 +1,6 @@
 """Clocks for the benchmarks: variants take turns in one run, on CPU or GPU, and medians count."""
 
+import argparse
 import statistics
 import sys
 import time
@@ -18,13 +19,23 @@ if sys.path[0] == _HERE:
 clock = time.perf_counter
 
 
-def pick_device(name: str | None) -> torch.device:
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+def argument_parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that every benchmark takes; a benchmark adds its sizes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu-time", action="store_true", help="not wall time: on a busy machine")
+    return parser
 
 
-def use_cpu_time() -> None:
+def prepare(args: argparse.Namespace) -> torch.device:
+    """Apply those options; the device to measure."""
     global clock
-    clock = time.process_time
+    if args.cpu_time:
+        clock = time.process_time
+    torch.set_num_threads(args.threads)
+    return torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def describe(device: torch.device) -> str:
