@@ -25,14 +25,16 @@ from .distributed import all_max_, all_sum_, world_size
 
 # A group within this many rounding errors of its mean holds no relation at all.
 _DEAD_RATIO = 8.0
-# Below so many samples, two smaller products take longer than a whole one.
-_SPLIT = 128
+# So few numbers are added up without losing digits.
+_FEW = 1 << 14
+# Samples that a Gram matrix grows by at a time.
+_BLOCK = 64
 
 
 class _Side(NamedTuple):
     features: Tensor  # (G, N, D), centred if asked for, of order 1
-    scale: Tensor  # (G, 1, 1), the power of two that brought them there
-    noise: Tensor  # (G,), the energy that rounding alone can leave
+    scale: Tensor | None  # (G, 1, 1), the power of two that brought them there
+    noise: Tensor | float  # (G,), the energy that rounding alone can leave
 
 
 def cka_with_gradients(
@@ -69,53 +71,65 @@ def cka_with_gradients(
 
 def _ready(x: Tensor, center: bool, spread: str | None) -> _Side:
     """``(G, N, D)`` -> centred and scaled, so that no product leaves the range of the type."""
-    size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
-    if spread:
-        all_max_(size)
-    # A power of two changes no digit; NaN where the size is.
-    size = size.clamp(min=torch.finfo(x.dtype).tiny)
-    scale = (torch.frexp(size).mantissa / size)[:, None, None]
+    scale = None
+    if spread or not _is_safe(x):
+        size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
+        if spread:
+            all_max_(size)
+        # A power of two changes no digit; NaN where the size is.
+        size = size.clamp(min=torch.finfo(x.dtype).tiny)
+        scale = (torch.frexp(size).mantissa / size)[:, None, None]
+        x = x * scale
     if not center:
-        return _Side(x * scale, scale, torch.zeros_like(size))
+        return _Side(x, scale, 0.0)
     # The mean first, not H K H: far from the origin the latter cancels digits.
-    shift = x.mean(-2, keepdim=True) * -scale
+    mean = x.mean(-2, keepdim=True)
     samples = x.shape[-2]
     if spread == "samples":
-        shift = all_sum_(shift) / world_size()
+        mean = all_sum_(mean) / world_size()
         samples *= world_size()
-    noise = torch.linalg.vector_norm(shift, dim=(-2, -1)).square()
+    noise = torch.linalg.vector_norm(mean, dim=(-2, -1)).square()
     if spread == "features":
         all_sum_(noise)
     noise *= samples * (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2
-    return _Side(torch.addcmul(shift, x, scale), scale, noise)
+    return _Side(x - mean, scale, noise)
+
+
+def _is_safe(x: Tensor) -> bool:
+    """Whether no product of ``(G, N, D)`` can leave the range; asked on CPU, where it is cheap.
+
+    Scaling then changes nothing but the time. A dead group, or NaN, is not safe.
+    """
+    if x.device.type != "cpu":
+        return False
+    low, high = torch.aminmax(_norm(x))
+    return 1e-2 < low.item() and high.item() < 1e8
 
 
 def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
     """By the N x N Gram matrices."""
-    units, inverses, alive = [], [], []
+    units, inverses = [], []
     for side in (x, y):
         gram = _gram(side.features)
         if spread:
             all_sum_(gram)
         noise = side.noise
         if debiased:
-            noise = torch.maximum(noise, _rounding(gram))
+            noise = _rounding(gram) + noise
             _u_center_(gram)
-        inverse, live = _inverse(_norm(gram), noise)
-        units.append(gram.mul_(inverse[:, None, None]))
-        inverses.append(inverse)
-        alive.append(live)
+        inverses.append(_inverse(_norm(gram), noise))
+        units.append(gram.mul_(inverses[-1][:, None, None]))
     # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
     k = units[0]
     difference = units[1].sub_(k)
     loss = _norm(difference).square() / 2
-    live = alive[0] & alive[1]
+    live = _live(*inverses)
     value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
     gradients = [None, None]
     # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
     for i, (side, share) in enumerate(((x, 1.0), (y, loss - 1))):
         if needs[i]:
-            factor = 2 * inverses[i] * live * side.scale[:, 0, 0]
+            factor = _factor(side, inverses[i], live)
             pull = k * (factor * loss)[:, None, None]
             pull.addcmul_(difference, (factor * share)[:, None, None])
             gradients[i] = pull @ side.features
@@ -148,15 +162,15 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
         alignment = alignment + correction(*energies)
         squares = [p.square() + correction(d, d) for p, d in zip(norms, energies, strict=True)]
         norms = [square.clamp(min=0).sqrt() for square in squares]
-        noises = [torch.maximum(t, _rounding(gram)) for t, gram in zip(noises, own, strict=True)]
-    inverses, alive = zip(*map(_inverse, norms, noises), strict=True)
-    live = alive[0] & alive[1]
+        noises = [t + _rounding(gram) for t, gram in zip(noises, own, strict=True)]
+    inverses = [_inverse(p, noise) for p, noise in zip(norms, noises, strict=True)]
+    live = _live(*inverses)
     value = alignment * inverses[0] * inverses[1] * live
     gradients = [None, None]
     for i, (side, other, need) in enumerate(((x, y, needs[0]), (y, x, needs[1]))):
         if not need:
             continue
-        factor = 2 * inverses[i] * live * side.scale[:, 0, 0]
+        factor = _factor(side, inverses[i], live)
         toward = (factor * inverses[1 - i])[:, None, None]
         away = (factor * inverses[i] * value)[:, None, None]
         gradient = other.features @ ((cross.mT if i == 0 else cross) * toward)
@@ -169,27 +183,40 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
     return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
 
 
+def _factor(side: _Side, inverse: Tensor, live: Tensor) -> Tensor:
+    """What all gradients of a side are multiplied by ``(G,)``: 2 / |K|, in its first scale."""
+    factor = 2 * inverse * live
+    return factor if side.scale is None else factor * side.scale[:, 0, 0]
+
+
 def _gram(x: Tensor) -> Tensor:
-    """``(G, N, D) -> X X^T (G, N, N)``; on CPU without a quarter of the work, by symmetry."""
+    """``(G, N, D) -> X X^T (G, N, N)``; on CPU with little more than half the work, by symmetry."""
     n = x.shape[-2]
-    if x.device.type != "cpu" or n < _SPLIT:
+    if x.device.type != "cpu" or n < 2 * _BLOCK:
         return x @ x.mT
-    gram, half = x.new_empty(len(x), n, n), n // 2
-    torch.bmm(x[:, half:], x.mT, out=gram[:, half:])
-    torch.bmm(x[:, :half], x[:, :half].mT, out=gram[:, :half, :half])
-    gram[:, :half, half:] = gram[:, half:, :half].mT
+    gram = x.new_empty(len(x), n, n)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        torch.bmm(x[:, start:stop], x[:, :stop].mT, out=gram[:, start:stop, :stop])
+        gram[:, :start, start:stop] = gram[:, start:stop, :start].mT
     return gram
 
 
 def _norm(matrix: Tensor) -> Tensor:
     """Frobenius norm ``(G, M, M') -> (G,)``; in two levels, or float32 loses digits on CPU."""
+    if matrix.shape[-2:].numel() <= _FEW:
+        return torch.linalg.vector_norm(matrix, dim=(-2, -1))
     return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=-1), dim=-1)
 
 
-def _inverse(norm: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """``1 / norm``, 0 for a dead group; and the mask ``(G,)`` of the live ones (NaN is live)."""
-    dead = norm <= noise
-    return norm.masked_fill(dead, torch.inf).reciprocal(), ~dead
+def _inverse(norm: Tensor, noise: Tensor | float) -> Tensor:
+    """``1 / norm``, 0 for a dead group; NaN stays NaN."""
+    return norm.masked_fill(norm <= noise, torch.inf).reciprocal()
+
+
+def _live(p: Tensor, q: Tensor) -> Tensor:
+    """1 where both sides have energy ``(G,)``, else 0, by their :func:`_inverse`."""
+    return (p * q != 0).to(p.dtype)
 
 
 def _rounding(gram: Tensor) -> Tensor:

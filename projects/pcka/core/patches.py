@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from .resize import bands, resize_columns, resize_columns_adjoint
+from .resize import resize as bilinear
+from .resize import resize_adjoint as bilinear_adjoint
 
 # grouping: what shares one Gram matrix (G) and what describes a patch in it (D).
 _AXES = {
@@ -50,22 +51,12 @@ def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "b
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
     sizes = {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}
     groups, features = (math.prod(sizes[axis] for axis in axes) for axes in _AXES[grouping])
-    patches = x.new_empty(groups, u * v, features)
-    cells = _cells(patches, sizes, grouping)
     if resize == "pad":
         x = F.pad(x, (0, v * q - width, 0, u * p - height))
-        height, width = u * p, v * q
-    rows = x.movedim(2, 0)  # (H, B, C, W)
-    if width != v * q:
-        rows = resize_columns(rows.reshape(-1, width), v * q, q)
-    if height == u * p:
-        cells.copy_(rows.reshape(cells.shape))
-        return patches
-    rows = rows.reshape(height, -1)
-    for band in bands(height, u * p, p, x.dtype, x.device):
-        # Straight into place, a row of patches at a time while it is in the cache.
-        part = cells[band.rows.start // p : band.rows.stop // p]
-        part.copy_((band.weights @ rows[band.used]).view(part.shape))
+    else:
+        x = bilinear(x, u * p, v * q, p)
+    patches = x.new_empty(groups, u * v, features)
+    _cells(patches, sizes, grouping).copy_(x.reshape(b, c, u, p, v, q))
     return patches
 
 
@@ -80,24 +71,17 @@ def from_patches(
     b, c, height, width = shape
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
     cells = _cells(gradient, {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}, grouping)
-    if resize == "pad" or height == u * p:
-        rows = cells.reshape(u * p, -1)
-    else:
-        rows = gradient.new_zeros(height, b * c * v * q)
-        for band in bands(height, u * p, p, gradient.dtype, gradient.device):
-            part = cells[band.rows.start // p : band.rows.stop // p]
-            rows[band.used].addmm_(band.weights.T, part.reshape(len(band.weights), -1))
-    if resize == "bilinear" and width != v * q:
-        rows = resize_columns_adjoint(rows.view(-1, v * q), width, q)
-    rows = rows.view(height if resize == "bilinear" else u * p, b, c, -1)
-    return rows[:height, ..., :width].movedim(0, 2)
+    x = cells.reshape(b, c, u * p, v * q)
+    if resize == "pad":
+        return x[..., :height, :width]
+    return bilinear_adjoint(x, height, width, p)
 
 
 def _cells(patches: Tensor, sizes: dict[str, int], grouping: str) -> Tensor:
-    """Patches ``(G, N, D)`` as a view ``(U, P, B, C, V, Q)``: rows of the map first."""
+    """Patches ``(G, N, D)`` as a view ``(B, C, U, P, V, Q)``, in the order of a map."""
     groups, features = _AXES[grouping]
     order = groups + "uv" + features
-    return patches.view([sizes[a] for a in order]).permute([order.index(a) for a in "upbcvq"])
+    return patches.view([sizes[a] for a in order]).permute([order.index(a) for a in "bcupvq"])
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
