@@ -5,6 +5,7 @@ of other methods, to compare with, stand in the place of patches to CKA.
 """
 
 from .cka import cka
+from .features import FeatureShape
 from .losses import (
     AT,
     CWD,
@@ -36,7 +37,7 @@ from .losses import (
 )
 from .meter import CKAMeter
 from .taps import Taps
-from .terms import DistillTerms, FeatureShape, TermSpec
+from .terms import DistillTerms, TermSpec
 
 __all__ = [
     "AT",
