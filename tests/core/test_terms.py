@@ -221,6 +221,9 @@ def test_bad_terms(changes, words):
 def test_two_terms_of_one_name():
     with pytest.raises(ValueError, match="one name"):
         DistillTerms([term(), term()], STUDENT, TEACHER)
+    dotted = {"a.b": FeatureShape(4, 4), "a_b": FeatureShape(4, 4)}
+    with pytest.raises(ValueError, match="called 'pcka_a_b' too"):
+        DistillTerms([term(features=tuple(dotted))], dotted, dotted)
 
 
 def test_taps_read_without_keeping():

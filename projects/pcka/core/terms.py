@@ -145,6 +145,8 @@ class DistillTerms(nn.Module):
                 loss = spec.build_loss(index)
                 _check_fit(spec, loss, (feature, partner), shapes)
                 key = f"{spec.name}_{feature}".replace(".", "_")
+                if key in self.pairings:
+                    raise spec.error(f"another loss is called {key!r} too: rename the term")
                 self.losses[key] = loss
                 self.adapters[key] = ADAPTERS[spec.adapter](*(s.channels for s in shapes))
                 self.pairings[key] = Pairing(
