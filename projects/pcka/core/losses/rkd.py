@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import DistillLoss, check_samples, check_weights, in_full_precision
-from .measures import unit
 
 
 @in_full_precision
@@ -20,8 +19,8 @@ def rkd_loss(
 
     d_ij is the distance of samples i and j over the mean distance in the batch, cos_ijk the cosine
     of the angle at i in the triangle of samples i, j and k (Park et al. 2019, arXiv 1904.05068,
-    section 3.2). The means run over all B^2 pairs and B^3 triples, as in the released code. Takes
-    B^2 D numbers of memory for features of D.
+    section 3.2), which the distances determine. The means run over all B^2 pairs and B^3 triples,
+    as in the released code.
 
     Args:
         student, teacher: ``(B, ...)``, one sample per row; the other axes may differ.
@@ -35,14 +34,16 @@ def rkd_loss(
         ValueError: batches that differ.
     """
     check_samples("RKD", student, teacher)
-    # (B, B, D): from sample i to sample j.
-    edges = [rows - rows[:, None] for rows in (student.flatten(1), teacher.flatten(1))]
+    # Not by a matrix product: near samples would lose all digits of their distance.
+    distances = [
+        torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+        for rows in (student.flatten(1), teacher.flatten(1))
+    ]
     loss = student.new_zeros(())
     if distance_weight:
-        loss = loss + distance_weight * F.smooth_l1_loss(*map(_relative_lengths, edges))
+        loss = loss + distance_weight * F.smooth_l1_loss(*map(_relative, distances))
     if angle_weight:
-        directions = [unit(edge, -1) for edge in edges]
-        loss = loss + angle_weight * F.smooth_l1_loss(*(d @ d.mT for d in directions))
+        loss = loss + angle_weight * F.smooth_l1_loss(*map(_cosines, distances))
     return loss
 
 
@@ -60,8 +61,15 @@ class RKD(DistillLoss):
         return rkd_loss(student, teacher, **self.options)
 
 
-def _relative_lengths(edges: Tensor) -> Tensor:
-    """``(B, B, D)`` -> ``(B, B)``, the mean of those that are not 0 brought to 1."""
-    lengths = torch.linalg.vector_norm(edges, dim=-1)
-    total = lengths.sum()
-    return lengths * (lengths > 0).sum() / total.masked_fill(total == 0, torch.inf)
+def _relative(distances: Tensor) -> Tensor:
+    """``(B, B)`` -> ``(B, B)``, the mean of those that are not 0 brought to 1."""
+    total = distances.sum()
+    return distances * (distances > 0).sum() / total.masked_fill(total == 0, torch.inf)
+
+
+def _cosines(distances: Tensor) -> Tensor:
+    """``(B, B)`` -> ``(B, B, B)``, by the law of cosines; [i, j, k] has its angle at i."""
+    square = distances.square()
+    products = 2 * distances[:, :, None] * distances[:, None, :]
+    sides = square[:, :, None] + square[:, None, :] - square
+    return sides / products.masked_fill(products == 0, torch.inf)
