@@ -102,6 +102,8 @@ def test_modules_are_one_minus_the_functions():
         (lambda: logit_cka(torch.ones(3, 4), torch.ones(3, 4), relation="x"), "intra, inter"),
         (lambda: LogitCKA(temperature=0.0), "positive"),
         (lambda: LogitCKA(normalize_rows=True, debiased=True), "one of the two"),
+        (lambda: LogitCKA(gather=1), "gather is true or false, got 1"),
+        (lambda: FeatureCKA(center=False, debiased=True), "leave center=True"),
         (lambda: RCKA(weight=1), "unknown argument weight"),
         (lambda: rcka([], [], torch.ones(3, 4), torch.ones(3, 4)), "0 feature stages"),
     ],

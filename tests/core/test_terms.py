@@ -1,14 +1,28 @@
-"""Terms: which features meet, with what adapter, weight and size."""
+"""Terms: which features meet, under which loss, with what adapter, weight and size."""
 
 import pytest
 import torch
 from torch import nn
 
-from pcka.core import DistillTerms, FeatureShape, Taps, TermSpec, patch_cka
-from pcka.core.terms import on_common_extent
+from pcka.core import (
+    DistillTerms,
+    FeatureShape,
+    Taps,
+    TermSpec,
+    dkd_loss,
+    feature_cka,
+    logit_cka,
+    mimic_loss,
+    patch_cka,
+)
+from pcka.core.features import on_common_extent
 
 STUDENT = {"p2": FeatureShape(4, 4), "p3": FeatureShape(4, 8), "res3": FeatureShape(6, 8)}
 TEACHER = {"p2": FeatureShape(4, 4), "p3": FeatureShape(4, 8), "res3": FeatureShape(6, 8)}
+
+# A classifier: a map, the vector before the last layer, logits.
+CLASSIFIER = {"layer2": FeatureShape(4, 2), "pool": FeatureShape(6), "logits": FeatureShape(5)}
+LARGER = {"block2": FeatureShape(4, 4), "pool": FeatureShape(8), "logits": FeatureShape(5)}
 
 
 def features(shapes, size=32, batch=2):
@@ -96,11 +110,95 @@ def test_maps_are_cut_to_the_part_of_the_image_both_cover():
     assert x.shape == (1, 1, 5, 7) and y.shape == (1, 2, 5, 7)
 
 
+def classifier_features(shapes, size=8, batch=6):
+    return {
+        name: torch.randn(batch, s.channels, *[size // s.stride] * 2 if s.stride else [])
+        for name, s in shapes.items()
+    }
+
+
+def test_maps_vectors_and_logits_in_one_set_of_terms():
+    student, teacher = classifier_features(CLASSIFIER), classifier_features(LARGER)
+    target = torch.tensor([0, 1, 2, 3, 4, 0])
+    specs = [
+        TermSpec("hint", ["layer2"], loss="Mimic", teacher_features=["block2"]),
+        TermSpec(
+            "fcka",
+            ["layer2", "pool"],
+            loss="FeatureCKA",
+            weight=2.0,
+            teacher_features=["block2", "pool"],
+        ),
+        TermSpec("intra", ["logits"], loss="LogitCKA"),
+        TermSpec("inter", ["logits"], loss="LogitCKA", loss_args={"relation": "inter"}),
+        TermSpec("dkd", ["logits"], loss="DKD", loss_args={"beta": 1.0}),
+    ]
+    terms = DistillTerms(specs, CLASSIFIER, LARGER)
+    losses = terms(student, teacher, target)
+    s, t, ls, lt = student["layer2"], teacher["block2"], student["logits"], teacher["logits"]
+    # Maps meet at the student's size, samples and logits as they are.
+    resized = nn.functional.interpolate(t, size=(4, 4), mode="bilinear")
+    wanted = {
+        "hint_layer2": mimic_loss(s, resized),
+        "fcka_layer2": 2 * (1 - feature_cka(s, t)),
+        "fcka_pool": 2 * (1 - feature_cka(student["pool"], teacher["pool"])),
+        "intra_logits": 1 - logit_cka(ls, lt),
+        "inter_logits": 1 - logit_cka(ls, lt, relation="inter"),
+        "dkd_logits": dkd_loss(ls, lt, target, beta=1.0),
+    }
+    assert {f"loss_{name}" for name in wanted} == set(losses)
+    for name, value in wanted.items():
+        torch.testing.assert_close(losses[f"loss_{name}"], value)
+    assert "cka/inter_logits" in terms.similarities({k: v.item() for k, v in losses.items()})
+    with pytest.raises(ValueError, match="dkd_logits: DKD needs the labels of the batch"):
+        terms(student, teacher)
+
+
+def test_linear_adapter_brings_a_vector_to_the_teachers_width():
+    spec = TermSpec("dist", ["pool"], loss="DIST", adapter="linear")
+    terms = DistillTerms([spec], CLASSIFIER, LARGER)
+    losses = terms(classifier_features(CLASSIFIER), classifier_features(LARGER))
+    losses["loss_dist_pool"].backward()
+    assert terms.adapters["dist_pool"].weight.grad.shape == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"features": ["layer2"], "loss": "KD", "teacher_features": ["logits"]},
+            r"KD relates logits \(B, P\), but the student's 'layer2' is a map",
+        ),
+        (
+            {"features": ["logits"], "loss": "KD", "teacher_features": ["block2"]},
+            "the teacher's 'block2' is a map",
+        ),
+        (
+            {"features": ["pool"], "loss": "Mimic"},
+            r"Mimic relates maps \(B, C, H, W\), but the student's 'pool' is a vector",
+        ),
+        ({"features": ["pool"], "adapter": "conv1x1"}, "is a vector.*set 'linear'"),
+        (
+            {"features": ["layer2"], "adapter": "linear", "teacher_features": ["block2"]},
+            "is a map.*set 'conv1x1'",
+        ),
+        ({"features": ["pool"], "loss": "KD"}, "6 channels.*8: set the adapter 'linear'.*classes"),
+        ({"features": ["fc"], "teacher_features": ["pool"]}, "no feature 'fc'"),
+        # Without a stride there is nothing to pair by but the name.
+        ({"features": ["out"]}, r"no feature 'out': it has block2 \(stride 4\), pool \(vector\)"),
+    ],
+)
+def test_features_that_do_not_fit_a_loss(changes, words):
+    shapes = {**CLASSIFIER, "out": FeatureShape(5)}
+    with pytest.raises(ValueError, match=words):
+        DistillTerms([TermSpec("t", **{"loss": "FeatureCKA", **changes})], shapes, LARGER)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"loss": "PachCKA"}, "PatchCKA"),
-        ({"adapter": "conv3x3"}, "conv1x1, identity"),
+        ({"adapter": "conv3x3"}, "conv1x1, identity, linear"),
         ({"features": ("p7",)}, "no feature 'p7': it has p2, p3, res3"),
         ({"features": ()}, "different names"),
         ({"features": ("p2", "p2")}, "different names"),
@@ -123,6 +221,9 @@ def test_bad_terms(changes, words):
 def test_two_terms_of_one_name():
     with pytest.raises(ValueError, match="one name"):
         DistillTerms([term(), term()], STUDENT, TEACHER)
+    dotted = {"a.b": FeatureShape(4, 4), "a_b": FeatureShape(4, 4)}
+    with pytest.raises(ValueError, match="called 'pcka_a_b' too"):
+        DistillTerms([term(features=tuple(dotted))], dotted, dotted)
 
 
 def test_taps_read_without_keeping():

@@ -42,7 +42,8 @@ def test_keys_on_the_command_line(tiny_yaml, opts, words):
     ("opts", "words"),
     [
         (term(GROPING="batch"), r"TERMS\[0\]: unknown key 'GROPING'. Known: NAME, FEATURES"),
-        (term(LOSS="PachCKA"), "unknown loss 'PachCKA': one of PatchCKA"),
+        (term(LOSS="PachCKA"), "unknown loss 'PachCKA': one of .*Mimic, PKD, PatchCKA"),
+        (term(LOSS="KD", LOSS_ARGS={}), "KD relates logits; the features of a detector are maps"),
         (term(LOSS_ARGS={"groping": "batch"}), "groping"),
         (term(LOSS_ARGS={"grouping": "row"}), "channel, batch, position"),
         (term(WEIGHT="heavy"), "WEIGHT"),

@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
-from pcka.detection.config import config_differences
+from pcka.detection.config import config_differences, term_specs
 from pcka.detection.teacher import teacher_config
 
 ROOT = Path(__file__).parents[2]
@@ -332,6 +332,27 @@ def test_8_losses_are_summable_and_diagnostics_are_logged(tiny, batch):
     assert logged["cka/pcka_p3"][0] == pytest.approx(wanted, abs=1e-5)
 
 
+def test_8_losses_of_several_methods_add_up(tiny):
+    methods = ("Mimic", "PKD", "CWD", "AT", "FeatureCKA", "SP", "RKD")
+    terms = [
+        {"NAME": name, "FEATURES": ["p3", "p4"], "LOSS": name, "ADAPTER": "conv1x1"}
+        for name in methods
+    ]
+    cfg = tiny("MODEL.PCKA.TERMS", terms)
+    os.makedirs(cfg.OUTPUT_DIR)
+    trainer = Trainer(cfg)  # checks the sizes of the maps
+    with EventStorage() as storage:
+        losses = trainer.model(next(iter(trainer.data_loader)))
+        logged = [name for name in storage.latest() if name.endswith(("_p3", "_p4"))]
+    wanted = {f"loss_{name}_{level}" for name in methods for level in ("p3", "p4")}
+    assert wanted < set(losses)
+    assert {name[:-3] for name in logged} == {"pearson/PKD", "cka/FeatureCKA"}
+    sum(losses.values()).backward()
+    adapters = trainer.model.distill.adapters
+    # Between the two images of this batch there is little to relate.
+    assert all(adapters[f"{name}_p3"].weight.grad.any() for name in methods[:4])
+
+
 def test_9_evaluation_needs_no_teacher(tiny_yaml, tmp_path, tiny):
     cfg = tiny()
     model = build_model(cfg)
@@ -362,6 +383,16 @@ def test_10_a_loss_that_is_not_finite_stops_by_name(tiny, batch, broken):
         model(batch())
     assert "iteration 17" in str(error.value) and "'loss_pcka_p4': nan" in str(error.value)
     assert "'loss_pcka_p3': nan" not in str(error.value).split("all losses")[0]
+
+
+def test_mimic_config_adds_one_term():
+    one, two = (
+        load_config(str(ROOT / "configs" / f"{name}_faster_rcnn.yaml"))
+        for name in ("pcka", "pcka_mimic")
+    )
+    assert config_differences(one, two) == ["MODEL.PCKA.TERMS", "OUTPUT_DIR"]
+    alone, (pcka, mimic) = term_specs(one), term_specs(two)
+    assert alone == [pcka] and mimic.loss == "Mimic" and len(mimic.features) == 5
 
 
 def test_saved_config_builds_the_same_model(tiny, tmp_path):

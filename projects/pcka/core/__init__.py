@@ -1,40 +1,76 @@
 """Centered Kernel Alignment as a training signal. Needs torch alone.
 
-Tensors flow one way: features -> adapter -> patches -> Gram matrices -> CKA -> losses.
+Tensors flow one way: features -> adapter -> patches -> Gram matrices -> CKA -> losses. The losses
+of other methods, to compare with, stand in the place of patches to CKA.
 """
 
 from .cka import cka
+from .features import FeatureShape
 from .losses import (
-    BATCH_LOSSES,
+    AT,
+    CWD,
+    DIST,
+    DKD,
+    KD,
     LOSSES,
+    PKD,
     RCKA,
+    RKD,
+    SP,
     FeatureCKA,
     LogitCKA,
+    Mimic,
     PatchCKA,
+    at_loss,
+    cwd_loss,
+    dist_loss,
+    dkd_loss,
     feature_cka,
+    kd_loss,
     logit_cka,
+    mimic_loss,
     patch_cka,
+    pkd_loss,
     rcka,
+    rkd_loss,
+    sp_loss,
 )
 from .meter import CKAMeter
 from .taps import Taps
-from .terms import DistillTerms, FeatureShape, TermSpec
+from .terms import DistillTerms, TermSpec
 
 __all__ = [
-    "BATCH_LOSSES",
+    "AT",
+    "CWD",
+    "DIST",
+    "DKD",
+    "KD",
     "LOSSES",
+    "PKD",
     "RCKA",
+    "RKD",
+    "SP",
     "CKAMeter",
     "DistillTerms",
     "FeatureCKA",
     "FeatureShape",
     "LogitCKA",
+    "Mimic",
     "PatchCKA",
     "Taps",
     "TermSpec",
+    "at_loss",
     "cka",
+    "cwd_loss",
+    "dist_loss",
+    "dkd_loss",
     "feature_cka",
+    "kd_loss",
     "logit_cka",
+    "mimic_loss",
     "patch_cka",
+    "pkd_loss",
     "rcka",
+    "rkd_loss",
+    "sp_loss",
 ]

@@ -7,25 +7,21 @@ student and teacher into named losses. Detection and classification share both.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
+from .features import FeatureShape, on_common_extent
 from .losses import LOSSES
-
-
-class FeatureShape(NamedTuple):
-    """What is known of a map before any image is seen; stride in pixels of the input per cell."""
-
-    channels: int
-    stride: int
 
 
 @dataclass(frozen=True)
 class TermSpec:
     """One distillation term.
+
+    RCKA is three of them: ``FeatureCKA`` on features, and ``LogitCKA`` on logits twice, with the
+    relations ``intra`` and ``inter``.
 
     Args:
         name: the term's name in logs and losses.
@@ -34,7 +30,7 @@ class TermSpec:
         loss_args: its arguments; a list gives one value per feature.
         weight: factor of every loss of the term, >= 0.
         teacher_features: their counterparts, if the names differ; empty pairs by equal name,
-            else by the one teacher feature of equal stride.
+            else, for a map, by the one teacher feature of equal stride.
         adapter: a name of ``ADAPTERS``, applied to the student.
 
     Raises:
@@ -98,13 +94,16 @@ class TermSpec:
 
 @dataclass(frozen=True)
 class Pairing:
-    """One loss of one term: the student's feature, the teacher's, and the weight."""
+    """One loss of one term: the student's feature, the teacher's, and the weight.
+
+    The strides are None for vectors.
+    """
 
     student: str
     teacher: str
     weight: float
-    stride: int
-    teacher_stride: int
+    stride: int | None
+    teacher_stride: int | None
 
 
 class DistillTerms(nn.Module):
@@ -116,7 +115,8 @@ class DistillTerms(nn.Module):
         teacher: shapes of the teacher's.
 
     Raises:
-        ValueError: a feature that does not exist, or widths that differ without an adapter.
+        ValueError: a feature that does not exist or that its loss or adapter does not take, or
+            widths that differ without an adapter.
     """
 
     def __init__(
@@ -141,35 +141,50 @@ class DistillTerms(nn.Module):
                         f"the student has no feature {feature!r}: it has {', '.join(student)}"
                     )
                 partner = _partner(spec, index, student[feature].stride, teacher)
+                shapes = student[feature], teacher[partner]
                 loss = spec.build_loss(index)
-                widths = student[feature].channels, teacher[partner].channels
-                if widths[0] != widths[1] and loss.needs_equal_width and spec.adapter == "identity":
-                    raise spec.error(
-                        f"the student's {feature} has {widths[0]} channels, the teacher's "
-                        f"{partner} {widths[1]}: set the adapter 'conv1x1', or a loss that "
-                        "takes different widths (PatchCKA with grouping 'batch')"
-                    )
+                _check_fit(spec, loss, (feature, partner), shapes)
                 key = f"{spec.name}_{feature}".replace(".", "_")
+                if key in self.pairings:
+                    raise spec.error(f"another loss is called {key!r} too: rename the term")
                 self.losses[key] = loss
-                self.adapters[key] = ADAPTERS[spec.adapter](*widths)
+                self.adapters[key] = ADAPTERS[spec.adapter](*(s.channels for s in shapes))
                 self.pairings[key] = Pairing(
                     student=feature,
                     teacher=partner,
                     weight=float(spec.weight),
-                    stride=student[feature].stride,
-                    teacher_stride=teacher[partner].stride,
+                    stride=shapes[0].stride,
+                    teacher_stride=shapes[1].stride,
                 )
 
     def forward(
-        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Maps ``(B, C, H, W)`` by name -> weighted scalar losses."""
+        """Features by name -> weighted scalar losses.
+
+        Args:
+            student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``.
+            target: the labels ``(B,)``, for the losses that need them.
+
+        Raises:
+            ValueError: no target where a loss needs one.
+        """
         losses = {}
         for key, pair in self.pairings.items():
-            x, y = on_common_extent(
-                student[pair.student], teacher[pair.teacher], pair.stride, pair.teacher_stride
-            )
-            losses[f"loss_{key}"] = pair.weight * self.losses[key](self.adapters[key](x), y)
+            loss, x, y = self.losses[key], student[pair.student], teacher[pair.teacher]
+            if loss.inputs == "maps":
+                x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
+            inputs = [self.adapters[key](x), y]
+            if loss.needs_target:
+                if target is None:
+                    raise ValueError(
+                        f"{key}: {type(loss).__name__} needs the labels of the batch: give target"
+                    )
+                inputs.append(target)
+            losses[f"loss_{key}"] = pair.weight * loss(*inputs)
         return losses
 
     def similarities(self, losses: Mapping[str, float]) -> dict[str, float]:
@@ -181,45 +196,54 @@ class DistillTerms(nn.Module):
         }
 
 
-def on_common_extent(
-    student: Tensor, teacher: Tensor, stride: int, teacher_stride: int
-) -> tuple[Tensor, Tensor]:
-    """The part of the image that both maps cover, at the student's resolution.
-
-    Two networks may pad a batch differently (to multiples of 32 or of 64, to a square). Padding
-    lies to the right and below, so cells of equal index show the same pixels, and cutting both
-    to the smaller extent aligns them without touching how either network sees the image. At
-    unequal strides the teacher's map is then resized bilinearly.
-
-    Args:
-        student, teacher: ``(B, C, H, W)``, ``(B, C', H', W')``.
-        stride, teacher_stride: pixels per cell.
-
-    Returns:
-        ``(B, C, h, w)`` and ``(B, C', h, w)``.
-    """
-    extent = [
-        min(s * stride, t * teacher_stride)
-        for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True)
-    ]
-    student = student[..., : -(-extent[0] // stride), : -(-extent[1] // stride)]
-    teacher = teacher[..., : -(-extent[0] // teacher_stride), : -(-extent[1] // teacher_stride)]
-    if student.shape[-2:] != teacher.shape[-2:]:
-        size = student.shape[-2:]
-        teacher = F.interpolate(teacher, size=size, mode="bilinear", align_corners=False)
-    return student, teacher
-
-
-def _partner(spec: TermSpec, index: int, stride: int, teacher: Mapping[str, FeatureShape]) -> str:
+def _partner(
+    spec: TermSpec, index: int, stride: int | None, teacher: Mapping[str, FeatureShape]
+) -> str:
     """The teacher's feature for the ``index``-th of a term: by name, else by stride."""
     wanted = spec.teacher_features[index] if spec.teacher_features else spec.features[index]
     if wanted in teacher:
         return wanted
-    equal_stride = [name for name, shape in teacher.items() if shape.stride == stride]
-    if not spec.teacher_features and len(equal_stride) == 1:
-        return equal_stride[0]
-    known = ", ".join(f"{name} (stride {shape.stride})" for name, shape in teacher.items())
-    raise spec.error(
-        f"the teacher has no feature {wanted!r} and {len(equal_stride)} of stride {stride}: it "
-        f"has {known}; name the counterparts in teacher_features"
+    missing = f"the teacher has no feature {wanted!r}"
+    if stride is not None:
+        equal_stride = [name for name, shape in teacher.items() if shape.stride == stride]
+        if not spec.teacher_features and len(equal_stride) == 1:
+            return equal_stride[0]
+        missing += f" and {len(equal_stride)} of stride {stride}"
+    known = ", ".join(
+        f"{name} ({'vector' if shape.stride is None else f'stride {shape.stride}'})"
+        for name, shape in teacher.items()
     )
+    raise spec.error(f"{missing}: it has {known}; name the counterparts in teacher_features")
+
+
+def _check_fit(
+    spec: TermSpec,
+    loss: nn.Module,
+    names: tuple[str, str],
+    shapes: tuple[FeatureShape, FeatureShape],
+) -> None:
+    """Raise ValueError unless a loss and its adapter take these features of student and teacher."""
+    takes = {"maps": ("map", "maps (B, C, H, W)"), "logits": ("vector", "logits (B, P)")}
+    if loss.inputs in takes:
+        kind, words = takes[loss.inputs]
+        for side, name, shape in zip(("student", "teacher"), names, shapes, strict=True):
+            if shape.kind != kind:
+                raise spec.error(
+                    f"{spec.loss} relates {words}, but the {side}'s {name!r} is a {shape.kind}"
+                )
+    adapter = {"map": "conv1x1", "vector": "linear"}[shapes[0].kind]
+    if spec.adapter not in ("identity", adapter):
+        raise spec.error(
+            f"the student's {names[0]!r} is a {shapes[0].kind}, which the adapter "
+            f"{spec.adapter!r} does not take: set {adapter!r}"
+        )
+    widths = [shape.channels for shape in shapes]
+    if widths[0] != widths[1] and loss.needs_equal_width and spec.adapter == "identity":
+        remedy = {
+            "maps": ", or a loss that takes different widths (PatchCKA with grouping 'batch')",
+            "logits": " for features; logits need the same classes on both sides",
+        }[loss.inputs]
+        raise spec.error(
+            f"the student's {names[0]} has {widths[0]} channels, the teacher's {names[1]} "
+            f"{widths[1]}: set the adapter {adapter!r}{remedy}"
+        )

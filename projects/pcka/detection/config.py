@@ -7,7 +7,7 @@ from importlib import resources
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..core import TermSpec
+from ..core import LOSSES, TermSpec
 
 META_ARCHITECTURE = "DistilledDetector"
 
@@ -81,19 +81,20 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
             entry = CfgNode(entry)
             _widen(template, entry)
             template.merge_from_other_cfg(entry)
-            specs.append(
-                TermSpec(
-                    name=template.NAME,
-                    features=tuple(template.FEATURES),
-                    teacher_features=tuple(template.TEACHER_FEATURES),
-                    loss=template.LOSS,
-                    loss_args=dict(template.LOSS_ARGS),
-                    weight=template.WEIGHT * scale,
-                    adapter=template.ADAPTER,
-                )
+            spec = TermSpec(
+                name=template.NAME,
+                features=tuple(template.FEATURES),
+                teacher_features=tuple(template.TEACHER_FEATURES),
+                loss=template.LOSS,
+                loss_args=dict(template.LOSS_ARGS),
+                weight=template.WEIGHT * scale,
+                adapter=template.ADAPTER,
             )
-            for position in range(len(specs[-1].features)):
-                specs[-1].build_loss(position)
+            if LOSSES[spec.loss].inputs == "logits":
+                raise spec.error(f"{spec.loss} relates logits; the features of a detector are maps")
+            for position in range(len(spec.features)):
+                spec.build_loss(position)
+            specs.append(spec)
         except (ValueError, AssertionError) as error:
             raise ConfigError(f"{where}: {error}") from error
     return [spec for spec in specs if spec.weight > 0]

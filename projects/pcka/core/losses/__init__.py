@@ -1,37 +1,79 @@
 """One loss family per file: a function and a thin module ``loss(student, teacher) -> scalar``.
 
-``LOSSES`` holds what a configuration may name. Contract of an entry:
+``LOSSES`` holds what a configuration may name. Contract of an entry, with its defaults in
+``base.DistillLoss``:
 
 - the constructor takes keyword arguments alone and raises ValueError for bad ones;
-- ``forward(student, teacher)`` takes two ``(B, C, H, W)`` maps of one size, gives a scalar of
-  order 1 that is 0 at a perfect match, and gradients to the student alone;
-- ``needs_equal_width`` says whether the channel counts have to agree;
+- ``forward(student, teacher)`` gives a scalar, computed in float32 (float64 for float64) with
+  autocast off, that is 0 at a perfect match, and gradients to the student; its docstring says where
+  its size is not of order 1;
+- ``inputs`` says what it takes: ``"maps"``, two ``(B, C, H, W)`` of one height and width;
+  ``"samples"``, two tensors with one row per sample of a batch, all other axes free;
+  ``"logits"``, two ``(B, P)``;
+- ``needs_equal_width`` says whether channels or classes have to agree in number;
+- ``needs_target``: ``forward(student, teacher, target)`` also takes the labels, ``(B,)``;
 - ``check_map(height, width)`` raises ValueError for a map that it cannot learn from;
 - ``similarity`` names the figure that ``1 - loss`` is, or is empty.
 
-``BATCH_LOSSES`` holds the losses that relate the samples of a batch instead of the places of a map:
-``forward(student, teacher)`` takes two tensors with one row per sample, features ``(B, ...)`` or
-logits ``(B, P)``. They say nothing about batches of one or two images. RCKA, their weighted sum,
-takes features and logits at once and is in neither.
+Losses of ``"samples"``, and of logits over a batch, say nothing about batches of one or two. RCKA,
+their weighted sum, takes features and logits at once: as terms it is three.
 """
 
+from .at import AT, at_loss
+from .cwd import CWD, cwd_loss
+from .dist import DIST, dist_loss
+from .dkd import DKD, dkd_loss
 from .feature_cka import FeatureCKA, feature_cka
+from .kd import KD, kd_loss
 from .logit_cka import LogitCKA, logit_cka
+from .mimic import Mimic, mimic_loss
 from .patch_cka import PatchCKA, patch_cka
+from .pkd import PKD, pkd_loss
 from .rcka import RCKA, rcka
+from .rkd import RKD, rkd_loss
+from .sp import SP, sp_loss
 
-LOSSES = {"PatchCKA": PatchCKA}
-BATCH_LOSSES = {"FeatureCKA": FeatureCKA, "LogitCKA": LogitCKA}
+LOSSES = {
+    "PatchCKA": PatchCKA,
+    "FeatureCKA": FeatureCKA,
+    "LogitCKA": LogitCKA,
+    "Mimic": Mimic,
+    "PKD": PKD,
+    "CWD": CWD,
+    "AT": AT,
+    "SP": SP,
+    "RKD": RKD,
+    "KD": KD,
+    "DKD": DKD,
+    "DIST": DIST,
+}
 
 __all__ = [
-    "BATCH_LOSSES",
+    "AT",
+    "CWD",
+    "DIST",
+    "DKD",
+    "KD",
     "LOSSES",
+    "PKD",
     "RCKA",
+    "RKD",
+    "SP",
     "FeatureCKA",
     "LogitCKA",
+    "Mimic",
     "PatchCKA",
+    "at_loss",
+    "cwd_loss",
+    "dist_loss",
+    "dkd_loss",
     "feature_cka",
+    "kd_loss",
     "logit_cka",
+    "mimic_loss",
     "patch_cka",
+    "pkd_loss",
     "rcka",
+    "rkd_loss",
+    "sp_loss",
 ]

@@ -1,9 +1,10 @@
 """FCKA: CKA between the images of a batch, by their flattened features (arXiv 2401.11824)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cka import cka
 from ..distributed import gather_samples
+from .base import DistillLoss, check_estimator, check_samples
 
 
 def feature_cka(
@@ -28,33 +29,23 @@ def feature_cka(
     Raises:
         ValueError: batches that differ, or too few images.
     """
-    for name, value in (("student", student), ("teacher", teacher)):
-        if value.dim() < 2:
-            raise ValueError(f"feature_cka needs (B, ...), {name} is {tuple(value.shape)}")
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"feature_cka compares one batch, got {tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
+    check_samples("feature_cka", student, teacher)
     student, teacher = student.flatten(1), teacher.flatten(1)
     if gather:
         student, teacher = gather_samples(student), gather_samples(teacher)
     return cka(student, teacher, center=center, debiased=debiased)
 
 
-class FeatureCKA(nn.Module):
+class FeatureCKA(DistillLoss):
     """``1 -`` :func:`feature_cka`, as a loss; the arguments are the same."""
 
+    inputs = "samples"
+    similarity = "cka"
+
     def __init__(self, *, center: bool = True, debiased: bool = False, gather: bool = False):
-        super().__init__()
-        self.center = center
-        self.debiased = debiased
-        self.gather = gather
+        check_estimator(center, debiased, gather)
+        super().__init__(center=center, debiased=debiased, gather=gather)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """``(B, ...)``, ``(B, ...)`` -> scalar."""
-        return 1 - feature_cka(
-            student, teacher, center=self.center, debiased=self.debiased, gather=self.gather
-        )
-
-    def extra_repr(self) -> str:
-        return f"center={self.center}, debiased={self.debiased}, gather={self.gather}"
+        return 1 - feature_cka(student, teacher, **self.options)

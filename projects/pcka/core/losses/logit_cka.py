@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cka import cka, working_dtype
 from ..distributed import gather_samples
 from ..patches import check_choice
+from .base import DistillLoss, check_estimator, check_positive
 
 RELATIONS = ("intra", "inter")
 
@@ -66,8 +67,11 @@ def logit_cka(
     return cka(student, teacher, center=center, debiased=debiased)
 
 
-class LogitCKA(nn.Module):
+class LogitCKA(DistillLoss):
     """``1 -`` :func:`logit_cka`, as a loss; the arguments are the same."""
+
+    inputs = "logits"
+    similarity = "cka"
 
     def __init__(
         self,
@@ -79,24 +83,25 @@ class LogitCKA(nn.Module):
         debiased: bool = False,
         gather: bool = False,
     ):
-        super().__init__()
         check_choice("relation", relation, RELATIONS)
+        check_estimator(center, debiased, gather)
         _check_options(temperature, normalize_rows, debiased)
-        self.options = {
-            "relation": relation,
-            "temperature": temperature,
-            "normalize_rows": normalize_rows,
-            "center": center,
-            "debiased": debiased,
-            "gather": gather,
-        }
+        super().__init__(
+            relation=relation,
+            temperature=temperature,
+            normalize_rows=normalize_rows,
+            center=center,
+            debiased=debiased,
+            gather=gather,
+        )
+
+    @property
+    def needs_equal_width(self) -> bool:
+        return self.options["relation"] == "inter"
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """``(B, P)``, ``(B, P)`` -> scalar."""
         return 1 - logit_cka(student, teacher, **self.options)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
 def _row_normalized_cka(x: Tensor, y: Tensor, center: bool) -> Tensor:
@@ -119,7 +124,7 @@ def _row_normalized_cka(x: Tensor, y: Tensor, center: bool) -> Tensor:
 
 
 def _check_options(temperature: float | None, normalize_rows: bool, debiased: bool) -> None:
-    if temperature is not None and not temperature > 0:
-        raise ValueError(f"temperature is positive or None, got {temperature!r}")
+    if temperature is not None:
+        check_positive(temperature=temperature)
     if normalize_rows and debiased:
         raise ValueError("normalize_rows has no debiased form: set one of the two")

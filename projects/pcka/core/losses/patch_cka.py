@@ -84,6 +84,7 @@ def patch_cka(
 class PatchCKA(nn.Module):
     """``1 -`` :func:`patch_cka`, as a loss; the arguments are the same."""
 
+    inputs, needs_target = "maps", False
     similarity = "cka"
 
     def __init__(

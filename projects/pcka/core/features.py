@@ -1,0 +1,50 @@
+"""What is known of a feature, and how the maps of two networks are brought to one extent."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class FeatureShape(NamedTuple):
+    """What is known of a feature before any image is seen.
+
+    ``channels`` of a map ``(B, C, H, W)`` and its ``stride``, the pixels of the input per cell; or
+    the width of a vector ``(B, C)``, logits among them, which has no stride.
+    """
+
+    channels: int
+    stride: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return "vector" if self.stride is None else "map"
+
+
+def on_common_extent(
+    student: Tensor, teacher: Tensor, stride: int, teacher_stride: int
+) -> tuple[Tensor, Tensor]:
+    """The part of the image that both maps cover, at the student's resolution.
+
+    Two networks may pad a batch differently (to multiples of 32 or of 64, to a square). Padding
+    lies to the right and below, so cells of equal index show the same pixels, and cutting both
+    to the smaller extent aligns them without touching how either network sees the image. At
+    unequal strides the teacher's map is then resized bilinearly.
+
+    Args:
+        student, teacher: ``(B, C, H, W)``, ``(B, C', H', W')``.
+        stride, teacher_stride: pixels per cell.
+
+    Returns:
+        ``(B, C, h, w)`` and ``(B, C', h, w)``.
+    """
+    extent = [
+        min(s * stride, t * teacher_stride)
+        for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True)
+    ]
+    student = student[..., : -(-extent[0] // stride), : -(-extent[1] // stride)]
+    teacher = teacher[..., : -(-extent[0] // teacher_stride), : -(-extent[1] // teacher_stride)]
+    if student.shape[-2:] != teacher.shape[-2:]:
+        size = student.shape[-2:]
+        teacher = F.interpolate(teacher, size=size, mode="bilinear", align_corners=False)
+    return student, teacher

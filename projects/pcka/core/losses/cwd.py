@@ -1,0 +1,42 @@
+"""CWD: where each channel of the teacher looks (Shu et al. 2021)."""
+
+from torch import Tensor
+
+from .base import DistillLoss, check_maps, check_positive, in_full_precision
+from .measures import softened_kl
+
+
+@in_full_precision
+def cwd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """``T^2/C sum_c KL(p_c || q_c)``, mean over the batch.
+
+    p_c and q_c are the softmax of a channel over its places, at temperature T, of the teacher and
+    the student (Shu et al. 2021, arXiv 2011.13256).
+
+    Args:
+        student, teacher: maps ``(B, C, H, W)``.
+        temperature: T; the paper takes 4 for segmentation.
+
+    Returns:
+        a scalar, not negative; 0 where the maps differ by a constant per channel and image.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    check_maps("CWD", student, teacher, equal_width=True)
+    return softened_kl(student.flatten(2), teacher.flatten(2), temperature).mean()
+
+
+class CWD(DistillLoss):
+    """:func:`cwd_loss` as a module; the arguments are the same."""
+
+    inputs = "maps"
+    needs_equal_width = True
+
+    def __init__(self, *, temperature: float = 1.0):
+        check_positive(temperature=temperature)
+        super().__init__(temperature=temperature)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``(B, C, H, W)``, ``(B, C, H, W)`` -> scalar."""
+        return cwd_loss(student, teacher, **self.options)

@@ -1,0 +1,31 @@
+"""How far one vector or distribution is from another, along some axes; shared by several losses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def unit(x: Tensor, dim: int | tuple[int, ...], *, least: Tensor | float = 0.0) -> Tensor:
+    """``x / |x|`` along ``dim``; zero with zero gradient where ``|x| <= least``. NaN stays NaN."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / norm.masked_fill(norm <= least, torch.inf)
+
+
+def pearson(x: Tensor, y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Pearson's correlation along ``dim``, in [-1, 1]; 0 where a side is constant."""
+    sides = []
+    for side in (x, y):
+        centred = side - side.mean(dim, keepdim=True)
+        # What rounding leaves of a constant is not a direction.
+        norm = torch.linalg.vector_norm(side.detach(), dim=dim, keepdim=True)
+        sides.append(unit(centred, dim, least=8 * torch.finfo(side.dtype).eps * norm))
+    return (sides[0] * sides[1]).sum(dim)
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` along the last axis: -> ``(...)``.
+
+    T^2 keeps the size of the gradient independent of T (Hinton et al. 2015, section 2.1).
+    """
+    log_p, log_q = (F.log_softmax(side / temperature, -1) for side in (teacher, student))
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1)

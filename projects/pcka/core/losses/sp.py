@@ -1,0 +1,41 @@
+"""SP: which samples of a batch excite the network alike (Tung and Mori 2019)."""
+
+from torch import Tensor
+
+from .base import DistillLoss, check_samples, in_full_precision
+from .measures import unit
+
+
+@in_full_precision
+def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """``|G_S - G_T|_F^2 / B^2``, with G the Gram matrix of the batch, each row of length 1.
+
+    Tung and Mori 2019, arXiv 1907.09682. The rows have length 1, so the loss is of order 1/B and
+    asks for a large weight: 3000 is usual at B = 64.
+
+    Args:
+        student, teacher: ``(B, ...)``, one sample per row; the other axes may differ.
+
+    Returns:
+        a scalar in [0, 4 / B], 0 where the rows of the Gram matrices are proportional. One sample
+        always gives 0.
+
+    Raises:
+        ValueError: batches that differ.
+    """
+    check_samples("SP", student, teacher)
+    grams = [unit(rows @ rows.mT, 1) for rows in (student.flatten(1), teacher.flatten(1))]
+    return (grams[0] - grams[1]).square().mean()
+
+
+class SP(DistillLoss):
+    """:func:`sp_loss` as a module."""
+
+    inputs = "samples"
+
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``(B, ...)``, ``(B, ...)`` -> scalar."""
+        return sp_loss(student, teacher)
