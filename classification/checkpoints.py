@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -104,15 +105,14 @@ def _read(path: str) -> object:
 
 def _refuse_archive(path: str) -> None:
     """mdistiller ships its teachers as a ``.tar``; torch's own files are zip archives as well."""
-    members = []
-    if zipfile.is_zipfile(path):
+    if tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            members = [member.name for member in islice(archive, 50)]
+    elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
         if any(name.endswith("data.pkl") for name in members):
             return
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            members = archive.getnames()
     else:
         return
     likely = [n for n in members if n.endswith((".pth", ".pt", ".th", ".tar"))] or members
