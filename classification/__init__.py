@@ -1,0 +1,14 @@
+"""Knowledge distillation between image classifiers, on the losses of :mod:`pcka.core`.
+
+Map of the package (nothing is imported here):
+
+``classification.models``
+    the networks of the field's CIFAR-100 and ImageNet tables by name, with the parameter names
+    that published checkpoints use, and their intermediate maps by name.
+``classification.checkpoints``
+    reads trained weights in the layouts that people have, safely and strictly.
+``classification.config``, ``classification.data``
+    what a run is, and its images.
+``classification.distiller``, ``classification.engine``, ``classification.train``
+    student, teacher and terms; the training loop; the command.
+"""
