@@ -103,7 +103,7 @@ def _is_safe(x: Tensor) -> bool:
     if x.device.type != "cpu":
         return False
     low, high = torch.aminmax(_norm(x))
-    return 1e-2 < low.item() and high.item() < 1e8
+    return low.item() > 1e-2 and high.item() < 1e8
 
 
 def _over_samples(x: _Side, y: _Side, debiased, needs, spread):

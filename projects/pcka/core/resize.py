@@ -1,7 +1,7 @@
 """Bilinear resizing as products with banded matrices.
 
-An output cell depends on two input cells, so the matrix of a resize is a band: cut into blocks it is
-a few small GEMMs, faster than aten's kernel on CPU, the adjoint (its transpose) too, and
+An output cell depends on two input cells, so the matrix of a resize is a band: cut into blocks it
+is a few small GEMMs, faster than aten's kernel on CPU, the adjoint (its transpose) too, and
 deterministic on CUDA, where aten's adjoint is not. The weights are computed in float64. On a GPU
 there is one block: a launch costs more than the zeros.
 
