@@ -1,0 +1,1 @@
+"""Knowledge distillation for image classification on the shared core."""
