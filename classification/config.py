@@ -243,7 +243,7 @@ class Config:
         return any(term.weight > 0 for term in self.terms)
 
 
-def load_config(files: Sequence[str], opts: Sequence[str] = ()) -> Config:
+def load_config(files: Sequence[str | Path], opts: Sequence[str] = ()) -> Config:
     """A run from YAML files, merged in order, and KEY VALUE pairs, merged last.
 
     Args:

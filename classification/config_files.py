@@ -28,7 +28,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_files(files: Sequence[str]) -> dict:
+def read_files(files: Sequence[str | Path]) -> dict:
     """Merge YAML files in order, each after the files that its ``_BASE_`` names.
 
     Mappings merge key by key; anything else, lists included, replaces. A file that several others

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import zipfile
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from pcka.errors import ConfigError
 
 TRAIN = "train"
 EVALUATION = ("val", "test")  # whichever is there, in this order
+# What Pillow and zipfile raise for damaged bytes.
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error)
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ class ImageTree:
         try:
             with Image.open(io.BytesIO(self._read(name))) as image:
                 return image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, EOFError) as error:
+        except _UNREADABLE as error:
             raise ConfigError(
                 f"{self.root}/{name} is not an image that can be read ({error}): remove it, or "
                 "extract or download it again"
