@@ -35,6 +35,18 @@ def test_core_works_without_detectron2():
     assert float(run.stdout) == 1.0
 
 
+def test_classification_works_without_detectron2():
+    code = (
+        "import sys; sys.modules['detectron2'] = None\n"
+        "import importlib, pkgutil, classification\n"
+        "for m in pkgutil.walk_packages(classification.__path__, 'classification.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+
+
 def test_nothing_imports_tools_or_tests():
     for path in [*(ROOT / "projects").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):

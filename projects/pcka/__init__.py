@@ -8,6 +8,8 @@ Map of the package (nothing is imported here):
 ``pcka.detection``
     the Detectron2 side. Importing it registers the meta-architecture ``DistilledDetector``,
     the backbones and the data sets that the configs name.
+``pcka.errors``
+    the error that both sides raise for what a user asked for and cannot have.
 """
 
 __version__ = "0.1.0"

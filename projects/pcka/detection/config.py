@@ -1,6 +1,5 @@
 """Configuration keys of distillation, and the safe way to read a config file."""
 
-import difflib
 import os
 from importlib import resources
 
@@ -8,12 +7,9 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..core import LOSSES, TermSpec
+from ..errors import ConfigError, unknown_key
 
 META_ARCHITECTURE = "DistilledDetector"
-
-
-class ConfigError(ValueError):
-    """What the user asked for cannot be done; the message names the input and the remedy."""
 
 
 def add_pcka_config(cfg: CfgNode) -> None:
@@ -175,13 +171,6 @@ def check_keys(entry, known: tuple, *, required: tuple, where: str) -> None:
     for key in required:
         if not entry.get(key):
             raise ConfigError(f"{where}: {key} is missing")
-
-
-def unknown_key(key: str, known) -> str:
-    """``unknown key 'GROPING', did you mean 'GROUPING'? Known: ...``"""
-    close = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
-    hint = f", did you mean {close[0]!r}?" if close else "."
-    return f"unknown key {key!r}{hint} Known: {', '.join(known)}"
 
 
 class _SafeCfgNode(CfgNode):
