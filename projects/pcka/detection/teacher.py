@@ -110,7 +110,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
         )
     path, zoo_name = teacher.CONFIG_FILE, ""
     if not os.path.isfile(path):
-        path, zoo_name = _zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
+        path, zoo_name = zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
     teacher_cfg = load_config(path, teacher.OPTS)
     weights = teacher.WEIGHTS
     if not weights and zoo_name:
@@ -168,7 +168,8 @@ def _listing(title: str, keys, most: int = 10) -> str:
     return "".join(lines) + (f"  ... and {len(keys) - most} more {title}\n" if keys[most:] else "")
 
 
-def _zoo_file(name: str) -> str:
+def zoo_file(name: str) -> str:
+    """Path of a config of detectron2's model zoo; ConfigError if it has none of that name."""
     # Only here: importing the zoo needs pkg_resources, which newer setuptools no longer has.
     from detectron2 import model_zoo
 
@@ -176,7 +177,7 @@ def _zoo_file(name: str) -> str:
         return model_zoo.get_config_file(name)
     except RuntimeError as error:
         raise ConfigError(
-            f"teacher config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
+            f"config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
             "name of detectron2's model zoo, such as COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
         ) from error
 
