@@ -32,6 +32,10 @@ def add_pcka_config(cfg: CfgNode) -> None:
     pcka.TEACHER.WEIGHTS = ""
     # KEY VALUE pairs merged into the teacher's config last.
     pcka.TEACHER.OPTS = []
+    # Box AP, in percent, that the whole teacher has to reach before the first step; 0 is off.
+    pcka.TEACHER.MIN_AP = 0.0
+    # It is measured on so many images, the first of DATASETS.TEST[0].
+    pcka.TEACHER.MIN_AP_IMAGES = 100
 
     # List of terms; keys and defaults of an entry: see `term_template`.
     pcka.TERMS = []

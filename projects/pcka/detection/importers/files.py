@@ -74,7 +74,7 @@ def _read_torch(path: str):
         raise ConfigError(
             f"{path} is no checkpoint of tensors and plain data alone. Other objects could run "
             "code and are not read; if it is a checkpoint you trust, save its weights again in the "
-            'environment that made it: c = torch.load(FILE, weights_only=False); '
+            "environment that made it: c = torch.load(FILE, weights_only=False); "
             'torch.save({"state_dict": c.get("state_dict", c.get("model"))}, "plain.pth"). '
             f"({str(error).splitlines()[0]})"
         ) from error
