@@ -42,12 +42,20 @@ def main(args):
         print(json.dumps({**report, "settings": settings, "change": changes}, indent=1))
     else:
         print(result.report())
-        print("these weights expect:", *(f"\n  {key}: {value}" for key, value in settings.items()))
+        print(
+            "these weights expect",
+            *(f"  {key}: {value}" for key, value in settings.items()),
+            sep="\n",
+        )
         if changes:
             pairs = [word for pair in changes.items() for word in pair]
-            print(f"the config differs; for a teacher, set\n  MODEL.PCKA.TEACHER.OPTS: {pairs}")
+            print(f"the config has others; set these there, or\n  MODEL.PCKA.TEACHER.OPTS: {pairs}")
     if result.problems:
-        raise ConfigError(f"nothing written: {'; '.join(result.problems)}")
+        raise ConfigError(
+            f"nothing written: {'; '.join(result.problems)}. The features would not be the file's: "
+            "give a config of the same network (MODEL.RESNETS.DEPTH, NUM_GROUPS, WIDTH_PER_GROUP, "
+            "RES2_OUT_CHANNELS; MODEL.FPN; MODEL.BACKBONE.NAME)"
+        )
     write_checkpoint(result.state, args.output, author=f"{result.source}, by pcka")
     print(f"wrote {args.output}", file=sys.stderr)
 

@@ -2,10 +2,11 @@
 
 import copy
 import json
-import re
-import subprocess
+import os
+import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -351,27 +352,36 @@ def test_files(tmp_path):
         write_checkpoint(state, str(tmp_path / "new.pkl"), author="test")
 
 
-def test_tool(plain, tmp_path):
+def test_safetensors(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ConfigError, match="pip install safetensors"):
+        read_checkpoint(str(path))
+    stand_in = SimpleNamespace(load_file=lambda path: {"a": torch.ones(1)})
+    monkeypatch.setitem(sys.modules, "safetensors", SimpleNamespace(torch=stand_in))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", stand_in)
+    assert list(read_checkpoint(str(path))[0]) == ["a"]
+
+
+def test_tool(plain, tmp_path, monkeypatch, capsys):
     state = mmdetection_layout(build_model(plain()))
     torch.save({"state_dict": state, "meta": {"config": MM_CONFIG}}, tmp_path / "mm.pth")
-    output = tmp_path / "new" / "out.pth"
+    torch.save({k: v for k, v in state.items() if "layer4.1" not in k}, tmp_path / "cut.pth")
 
-    def run(file, *more):
-        return subprocess.run(
-            [sys.executable, str(TOOL), str(tmp_path / file), "--config-file", str(plain.path),
-             "--output", str(output), *more],
-            capture_output=True, text=True,
-        )  # fmt: skip
+    def run(file, output, *more):
+        files = [str(tmp_path / file), "--config-file", str(plain.path), "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["import_weights.py", *files, *more])
+        runpy.run_path(str(TOOL), run_name="__main__")
 
-    done = run("mm.pth", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    whole, cut = tmp_path / "new/whole.pth", tmp_path / "new/cut.pth"
+    run("mm.pth", whole, "--json")
+    report = json.loads(capsys.readouterr().out)
     assert len(report["mapped"]) == len(state)
     assert report["change"]["MODEL.RESNETS.STRIDE_IN_1X1"] is False
-    assert [path.name for path in output.parent.iterdir()] == ["out.pth"]
-    output.unlink()
-    torch.save({k: v for k, v in state.items() if "layer4.1" not in k}, tmp_path / "cut.pth")
-    cut = run("cut.pth")
-    assert cut.returncode != 0 and not output.exists()
-    assert re.search(r"nothing written: \d+ entries .*have no source: .*res5\.1", cut.stderr)
-    assert "without a source: backbone.bottom_up.res5.1.conv1.weight" in cut.stdout
+    with pytest.raises(SystemExit, match=r"nothing written: \d+ entries .*no source: .*res5\.1"):
+        run("cut.pth", cut)
+    text = capsys.readouterr().out
+    assert "without a source: backbone.bottom_up.res5.1.conv1.weight" in text
+    assert "INPUT.FORMAT: RGB" in text
+    assert os.listdir(tmp_path / "new") == ["whole.pth"]

@@ -111,7 +111,7 @@ def convert(
         for name in wanted
         if name not in taken and not name.endswith("num_batches_tracked")
     ]  # fmt: skip
-    _judge(result, names, homeless, taken)
+    _judge(result, names, homeless)
     result.notes += _notes(result, meta)
     return result
 
@@ -138,7 +138,7 @@ def _rearranged(key: str, name: str, tensor: Tensor, cfg: CfgNode) -> Tensor:
     return tensor
 
 
-def _judge(result: Conversion, names: Mapping, homeless: list[str], taken: Mapping) -> None:
+def _judge(result: Conversion, names: Mapping, homeless: list[str]) -> None:
     """Problems of backbone and FPN."""
     has_fpn = any("backbone.fpn_" in name for name in names.values())
     part = "backbone and FPN" if has_fpn else "backbone"
@@ -156,11 +156,7 @@ def _judge(result: Conversion, names: Mapping, homeless: list[str], taken: Mappi
     ):
         if keys:
             shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-            result.problems.append(
-                f"{len(keys)} entries {what}: {shown}. The features would not be the file's: give "
-                "a config of the same network (MODEL.RESNETS.DEPTH, NUM_GROUPS, WIDTH_PER_GROUP, "
-                "RES2_OUT_CHANNELS; MODEL.FPN; MODEL.BACKBONE.NAME)"
-            )
+            result.problems.append(f"{len(keys)} entries {what}: {shown}")
     if not has_fpn and any(name.startswith("backbone.fpn_") for name in result.missing):
         result.notes.append(
             "the file has no FPN: good to initialise a student (MODEL.WEIGHTS), not for a teacher"

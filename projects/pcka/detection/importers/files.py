@@ -90,4 +90,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
             f"reading {path} needs the package safetensors: pip install safetensors, or save the "
             "weights as .pth"
         ) from error
-    return load_file(path)
+    try:
+        return load_file(path)
+    except Exception as error:  # SafetensorError, OSError
+        raise ConfigError(f"{path} is not a readable checkpoint: {error}") from error
