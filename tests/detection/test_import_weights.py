@@ -1,6 +1,5 @@
 """Weights of other frameworks: the same features, every key named, no code run."""
 
-import copy
 import json
 import os
 import runpy
@@ -11,13 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-import yaml
-from conftest import TINY
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from torch.testing import assert_close
 
-from pcka.detection import ConfigError, load_config, student_config
+from pcka.detection import ConfigError, student_config
 from pcka.detection.importers import (
     convert,
     input_settings,
@@ -39,18 +36,9 @@ MASK = ["MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsample
 
 
 @pytest.fixture
-def plain(tmp_path):
+def plain(tiny):
     """``plain(KEY, VALUE, ...)`` -> the tiny detector as a plain detectron2 config."""
-    model = {**copy.deepcopy(TINY["MODEL"]), "META_ARCHITECTURE": "GeneralizedRCNN"}
-    model.pop("PCKA")
-    path = tmp_path / "plain.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "MODEL": model}))
-
-    def make(*opts):
-        return student_config(load_config(str(path), list(opts)))
-
-    make.path = path
-    return make
+    return lambda *opts: student_config(tiny(*opts))
 
 
 def randomised(model, seed=0):
@@ -364,13 +352,13 @@ def test_safetensors(tmp_path, monkeypatch):
     assert list(read_checkpoint(str(path))[0]) == ["a"]
 
 
-def test_tool(plain, tmp_path, monkeypatch, capsys):
+def test_tool(plain, tiny_yaml, tmp_path, monkeypatch, capsys):
     state = mmdetection_layout(build_model(plain()))
     torch.save({"state_dict": state, "meta": {"config": MM_CONFIG}}, tmp_path / "mm.pth")
     torch.save({k: v for k, v in state.items() if "layer4.1" not in k}, tmp_path / "cut.pth")
 
     def run(file, output, *more):
-        files = [str(tmp_path / file), "--config-file", str(plain.path), "--output", str(output)]
+        files = [str(tmp_path / file), "--config-file", str(tiny_yaml), "--output", str(output)]
         monkeypatch.setattr(sys, "argv", ["import_weights.py", *files, *more])
         runpy.run_path(str(TOOL), run_name="__main__")
 

@@ -2,18 +2,17 @@
 
 import json
 import logging
-import os
 import re
 
 import numpy as np
 import pytest
 import torch
+from detection_runs import train
 from detectron2.data import DatasetCatalog
-from detectron2.engine import default_setup
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
-from pcka.detection import ConfigError, FrozenTeacher, Trainer, build_teacher
+from pcka.detection import ConfigError, FrozenTeacher, build_teacher
 from pcka.detection.preflight import check_run
 from pcka.detection.teacher_checks import (
     check_ap,
@@ -169,38 +168,26 @@ def test_settings(tiny, opts, words):
         check_run(tiny(*opts))
 
 
-def start(cfg, resume=False):
-    class Arguments:
-        eval_only = False
-
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    default_setup(cfg, Arguments)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
-
-
 def test_training_stops_before_its_first_step(tiny):
     cfg = tiny(MIN_AP, 90.0, MIN_AP_IMAGES, 3)
     with pytest.raises(ConfigError, match=r"below .*MIN_AP 90.*Likely causes: weights of another"):
-        start(cfg)
+        train(cfg)
     check_run(cfg)  # the folder holds no run: it can be started again
 
 
 def test_a_teacher_that_passes_leaves_no_trace(tiny, coco, tmp_path, monkeypatch):
-    plain = start(tiny("OUTPUT_DIR", str(tmp_path / "plain"), "SOLVER.MAX_ITER", 2))
+    plain = train(tiny("OUTPUT_DIR", str(tmp_path / "plain"), "SOLVER.MAX_ITER", 2))
     opts = [MIN_AP, 50.0, MIN_AP_IMAGES, 2]
     with monkeypatch.context() as m:
         m.setattr(FrozenTeacher, "detect", knowing(coco, images=2))
-        checked = start(tiny("SOLVER.MAX_ITER", 2, *opts))
+        checked = train(tiny("SOLVER.MAX_ITER", 2, *opts))
     wanted, found = (t.model.state_dict() for t in (plain, checked))
     assert all(found[key].equal(wanted[key]) for key in wanted)
     # Resumed, it is not measured again: this random teacher would not pass.
-    assert start(tiny("SOLVER.MAX_ITER", 3, *opts), resume=True).start_iter == 2
+    assert train(tiny("SOLVER.MAX_ITER", 3, *opts), resume=True).start_iter == 2
 
 
 def test_without_terms_nothing_is_measured(tiny):
     cfg = tiny(MIN_AP, 90.0, "MODEL.PCKA.LOSS_WEIGHT", 0)
     assert build_model(cfg).teacher is None
-    start(cfg)
+    train(cfg)
