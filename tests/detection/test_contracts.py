@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detection_runs import train
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer, default_setup
@@ -24,18 +25,6 @@ from pcka.detection.teacher import teacher_config
 
 ROOT = Path(__file__).parents[2]
 ADAPTED = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"}]
-
-
-def train(cfg, resume=False):
-    class Arguments:
-        eval_only = False
-
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    default_setup(cfg, Arguments)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
 
 
 def weights(path):

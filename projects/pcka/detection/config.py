@@ -28,6 +28,10 @@ def add_pcka_config(cfg: CfgNode) -> None:
     pcka.TEACHER.WEIGHTS = ""
     # KEY VALUE pairs merged into the teacher's config last.
     pcka.TEACHER.OPTS = []
+    # Box AP, in percent, that the whole teacher has to reach before the first step; 0 is off.
+    pcka.TEACHER.MIN_AP = 0.0
+    # It is measured on so many images, the first of DATASETS.TEST[0].
+    pcka.TEACHER.MIN_AP_IMAGES = 100
 
     # List of terms; keys and defaults of an entry: see `term_template`.
     pcka.TERMS = []
@@ -190,7 +194,7 @@ class _SafeCfgNode(CfgNode):
         pairs = zip(cfg_list[0::2], cfg_list[1::2], strict=False)
         values = {key: self._decode_cfg_value(value) for key, value in pairs}
         for key, value in values.items():
-            if type(value) is int and type(_lookup(self, key)) is float:
+            if type(value) is int and type(lookup(self, key)) is float:
                 values[key] = float(value)
         tail = [] if len(cfg_list) % 2 == 0 else cfg_list[-1:]
         return super().merge_from_list([x for pair in values.items() for x in pair] + list(tail))
@@ -214,7 +218,8 @@ def _plain(value):
     return value
 
 
-def _lookup(node: CfgNode, path: str):
+def lookup(node: CfgNode, path: str):
+    """The value under a full name such as ``MODEL.DEVICE``; None if there is none."""
     for part in path.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node

@@ -52,6 +52,7 @@ def check_run(
                            "(MODEL.PCKA.TEACHER.WEIGHTS)"))  # fmt: skip
         except ConfigError as error:
             problems.append(str(error))
+    problems += _check_min_ap(cfg) if distilling else []
     for path, what in wanted:
         # With the data missing there is no point in a download; a local path costs nothing.
         if path and not (problems and "://" in path):
@@ -120,6 +121,23 @@ def check_meta_architecture(cfg: CfgNode) -> None:
     known = sorted(k for k, _ in META_ARCH_REGISTRY if k != META_ARCHITECTURE)
     if name not in known:
         raise ConfigError(f"{key} {name!r} is not registered: one of {', '.join(known)}")
+
+
+def _check_min_ap(cfg: CfgNode) -> list[str]:
+    teacher = cfg.MODEL.PCKA.TEACHER
+    problems = []
+    if not 0 <= teacher.MIN_AP <= 100:
+        problems.append(f"MODEL.PCKA.TEACHER.MIN_AP is in percent, got {teacher.MIN_AP}")
+    if teacher.MIN_AP_IMAGES < 1:
+        problems.append(
+            f"MODEL.PCKA.TEACHER.MIN_AP_IMAGES is 1 or more, got {teacher.MIN_AP_IMAGES}"
+        )
+    if teacher.MIN_AP and not cfg.DATASETS.TEST:
+        problems.append(
+            "MODEL.PCKA.TEACHER.MIN_AP is measured on DATASETS.TEST[0], which is empty: name a "
+            "data set, or set MIN_AP to 0"
+        )
+    return problems
 
 
 def _has(folder: str, name: str) -> bool:

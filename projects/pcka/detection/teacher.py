@@ -25,20 +25,40 @@ class FrozenTeacher:
     optimizer, DDP and ``train()``.
     """
 
-    def __init__(self, model: nn.Module, *, input_format: str, student_format: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        input_format: str,
+        student_format: str,
+        missing_heads: tuple[str, ...] = (),
+    ):
         """
         Args:
             model: a detectron2 meta-architecture with ``backbone`` and ``preprocess_image``.
             input_format: channel order the teacher was trained on, ``BGR`` or ``RGB``.
             student_format: channel order of the images that arrive.
+            missing_heads: entries outside the backbone that hold no trained weights.
         """
         self.model = model.eval().requires_grad_(False)
+        self.input_format = input_format
+        self.missing_heads = missing_heads
         self.flip_channels = input_format != student_format
         self.taps = Taps(feature_modules(model))
 
     @property
     def feature_shapes(self) -> dict[str, FeatureShape]:
         return feature_shapes(self.model)
+
+    @property
+    def pixel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and std that it normalises by, in the order of ``input_format``."""
+        return self.model.pixel_mean, self.model.pixel_std
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of its detections; None if the model does not say."""
+        return getattr(getattr(self.model, "roi_heads", self.model), "num_classes", None)
 
     @torch.no_grad()
     def __call__(self, batched_inputs: list[dict], device: torch.device) -> dict[str, Tensor]:
@@ -47,13 +67,23 @@ class FrozenTeacher:
         The teacher preprocesses for itself: channel order first, then its own mean, std and
         padding, so that the features are those it gives on its own.
         """
-        if self.model.device != device:
-            self.model.to(device)
-        images = [{"image": x["image"].flip(0) if self.flip_channels else x["image"]}
-                  for x in batched_inputs]  # fmt: skip
+        images = self._inputs(batched_inputs, device)
         with self.taps.record() as features:
             self.model.backbone(self.model.preprocess_image(images).tensor)
         return features
+
+    @torch.no_grad()
+    def detect(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
+        """The whole detector's results, to measure it; training runs no heads."""
+        return self.model(self._inputs(batched_inputs, device))
+
+    def _inputs(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
+        """Images in its channel order; the model moves to ``device``."""
+        if self.model.device != device:
+            self.model.to(device)
+        if not self.flip_channels:
+            return batched_inputs
+        return [{**x, "image": x["image"].flip(0)} for x in batched_inputs]
 
 
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:
@@ -86,8 +116,13 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
             f"cannot read the teacher's weights {path}: {reason}. It has to be a detectron2 "
             "checkpoint (.pth with tensors alone, or the model zoo's .pkl)"
         ) from error
-    _check_weights(checkpointer.incompatible, model, path)
-    return FrozenTeacher(model, input_format=formats[0], student_format=formats[1])
+    missing_heads = _check_weights(checkpointer.incompatible, model, path)
+    return FrozenTeacher(
+        model,
+        input_format=formats[0],
+        student_format=formats[1],
+        missing_heads=missing_heads,
+    )
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
@@ -110,7 +145,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
         )
     path, zoo_name = teacher.CONFIG_FILE, ""
     if not os.path.isfile(path):
-        path, zoo_name = _zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
+        path, zoo_name = zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
     teacher_cfg = load_config(path, teacher.OPTS)
     weights = teacher.WEIGHTS
     if not weights and zoo_name:
@@ -134,16 +169,20 @@ class _ReportingCheckpointer(DetectionCheckpointer):
         return self.incompatible
 
 
-def _check_weights(incompatible, model: nn.Module, path: str) -> None:
-    """Stop unless every parameter and buffer of the backbone came from the file."""
+def _check_weights(incompatible, model: nn.Module, path: str) -> tuple[str, ...]:
+    """Stop unless every parameter and buffer of the backbone came from the file.
+
+    Returns:
+        Entries of the heads that did not.
+    """
     expected = {k for k in model.state_dict() if k.startswith("backbone.")}
     wrong_shape = {
         f"{k}: {tuple(found)} in the file, {tuple(wanted)} in the model"
         for k, found, wanted in incompatible.incorrect_shapes
         if k in expected
     }
-    missing = {k for k in incompatible.missing_keys if k in expected}
-    missing = {k for k in missing if not k.endswith("num_batches_tracked")}
+    absent = {k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")}
+    missing, missing_heads = absent & expected, absent - expected
     missing -= {entry.split(":")[0] for entry in wrong_shape}
     matched = len(expected) - len(missing) - len(wrong_shape)
     summary = (
@@ -151,15 +190,25 @@ def _check_weights(incompatible, model: nn.Module, path: str) -> None:
         f"{len(missing)} missing, {len(wrong_shape)} of another shape, "
         f"{len(incompatible.unexpected_keys)} unexpected in the file"
     )
-    logger.info(summary)
+    heads = len(model.state_dict()) - len(expected)
+    logger.info(f"{summary}; {heads - len(missing_heads)} of {heads} entries of the heads matched")
+    if missing_heads:
+        logger.info("heads never teach:\n" + _listing("missing", missing_heads))
+    surplus = incompatible.unexpected_keys
+    if surplus:
+        logger.warning(
+            "part of the file has no place in the teacher's config; if these belong to the "
+            "backbone, it is of another network:\n" + _listing("unexpected", surplus)
+        )
     if missing or wrong_shape:
         raise ConfigError(
             f"{summary}. A teacher with random weights teaches nothing; give weights that fit "
             "MODEL.PCKA.TEACHER.CONFIG_FILE.\n"
             + _listing("missing", missing)
             + _listing("other shape", wrong_shape)
-            + _listing("unexpected", incompatible.unexpected_keys)
+            + _listing("unexpected", surplus)
         )
+    return tuple(sorted(missing_heads))
 
 
 def _listing(title: str, keys, most: int = 10) -> str:
@@ -168,7 +217,8 @@ def _listing(title: str, keys, most: int = 10) -> str:
     return "".join(lines) + (f"  ... and {len(keys) - most} more {title}\n" if keys[most:] else "")
 
 
-def _zoo_file(name: str) -> str:
+def zoo_file(name: str) -> str:
+    """Path of a config of detectron2's model zoo; ConfigError if it has none of that name."""
     # Only here: importing the zoo needs pkg_resources, which newer setuptools no longer has.
     from detectron2 import model_zoo
 
@@ -176,7 +226,7 @@ def _zoo_file(name: str) -> str:
         return model_zoo.get_config_file(name)
     except RuntimeError as error:
         raise ConfigError(
-            f"teacher config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
+            f"config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
             "name of detectron2's model zoo, such as COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
         ) from error
 

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from .config import ConfigError, distils, student_config
 from .distiller import DistilledDetector
 from .stream import TrainingStream, random_state, set_random_state
+from .teacher_checks import check_ap, check_pixels
 
 
 class Trainer(DefaultTrainer):
@@ -75,6 +76,8 @@ class Trainer(DefaultTrainer):
         hooks = super().build_hooks()
         if self.exact_resume:
             hooks.append(RandomStateHook())
+        if distils(self.cfg):
+            hooks.insert(0, TeacherCheckHook())
         # Last, after the final evaluation.
         return [*hooks, SummaryHook()] if comm.is_main_process() else hooks
 
@@ -97,6 +100,20 @@ class Trainer(DefaultTrainer):
             return super().test(cfg, model, evaluators)
         finally:
             set_random_state(state)
+
+
+class TeacherCheckHook(HookBase):
+    """Checks the teacher's images and AP before the first step; a resumed run has passed."""
+
+    def before_train(self) -> None:
+        trainer = self.trainer
+        if trainer.start_iter > 0:
+            return
+        model = unwrapped(trainer.model)
+        if trainer.exact_resume and comm.is_main_process():
+            check_pixels(model.teacher, trainer.cfg, trainer.data_loader.stream.dicts)
+        if trainer.cfg.MODEL.PCKA.TEACHER.MIN_AP > 0:
+            check_ap(model.teacher, trainer.cfg, model.device)
 
 
 class RandomStateHook(HookBase):
