@@ -144,6 +144,7 @@ class TrainConfig:
         ema_decay: of a moving average of the student's weights, evaluated as well; None: none.
         label_smoothing: of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
+        checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
         log_every: steps between two lines of the log.
     """
 
@@ -165,6 +166,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     eval_every: int = 1
     checkpoint_every: int = 1
+    checkpoint_minutes: float = 10.0
     log_every: int = 50
 
     def __post_init__(self):
@@ -172,6 +174,8 @@ class TrainConfig:
             _check(getattr(self, key) >= 1, f"train.{key}", "at least 1", getattr(self, key))
         for key in ("lr", "gamma"):
             _check(getattr(self, key) > 0, f"train.{key}", "positive", getattr(self, key))
+        minutes = self.checkpoint_minutes
+        _check(minutes > 0, "train.checkpoint_minutes", "positive", minutes)
         decay, warmup, norm = self.weight_decay, self.warmup_epochs, self.clip_grad_norm
         _check(decay >= 0, "train.weight_decay", "not negative", decay)
         _check(norm is None or norm > 0, "train.clip_grad_norm", "positive or null", norm)

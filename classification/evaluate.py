@@ -1,0 +1,42 @@
+"""Top-1 and top-5 accuracy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .data import Loader
+from .processes import Process
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """In percent, over ``samples`` images."""
+
+    top1: float
+    top5: float
+    samples: int
+
+    def __str__(self) -> str:
+        return f"top-1 {self.top1:.2f}, top-5 {self.top5:.2f} on {self.samples} images"
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader: Loader, process: Process, *, transform=None) -> Accuracy:
+    """Accuracy of ``model`` over all images of ``loader``, each counted once.
+
+    Args:
+        model: ``(B, 3, H, W)`` -> logits ``(B, P)``; is left in the mode it had.
+        transform: of every batch of images before the model sees it.
+    """
+    training = model.training
+    model.eval()
+    # On the device, so that a GPU never waits for the count: top-1, top-5, images.
+    counts = torch.zeros(3, dtype=torch.int64, device=process.device)
+    for images, labels in loader.epoch(0):
+        logits = model(images if transform is None else transform(images))
+        hits = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
+        counts += torch.stack([hits[:, 0].sum(), hits.sum(), hits.new_ones(len(hits)).sum()])
+    model.train(training)
+    top1, top5, samples = process.sum(counts).tolist()
+    return Accuracy(100 * top1 / samples, 100 * top5 / samples, samples)

@@ -1,0 +1,68 @@
+"""One process or many: what ``torchrun`` tells, and the collectives that training needs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pcka.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all that train one model together."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one that writes files and prints."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Process]:
+    """Take part in what ``torchrun`` started, or be alone.
+
+    Args:
+        device: ``auto``: this process's GPU where there is one; else as torch names it.
+
+    Raises:
+        ConfigError: a GPU that is not there.
+    """
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: torch sees no GPU here; set device cpu")
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local} of this machine has no GPU of its own, there are "
+                f"{torch.cuda.device_count()}: start as many processes, --nproc-per-node"
+            )
+        device = f"cuda:{local}"
+    place = torch.device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if world_size == 1:
+        yield Process(place)
+        return
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Process(place, dist.get_rank(), world_size)
+    finally:
+        dist.destroy_process_group()

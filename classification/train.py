@@ -1,0 +1,225 @@
+"""Train an image classifier, alone or taught by another.
+
+    python -m classification.train --config-file FILE [--config-file FILE ...] [KEY VALUE ...]
+    python -m classification.train --config-file FILE --seeds 1,2,3
+    python -m classification.train --config-file FILE --resume
+    python -m classification.train --config-file FILE --eval-only student.weights FILE
+    torchrun --nproc-per-node 4 -m classification.train --config-file FILE
+
+Files are merged in order, KEY VALUE pairs (``train.lr 0.1``) last; see ``classification.config``.
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcka.errors import ConfigError
+
+from .checkpoints import CheckpointError, load_weights
+from .config import Config, load_config
+from .data import Data, build_data
+from .data.batches import seed_of
+from .distiller import Distiller, Teacher, build_terms
+from .engine import Engine
+from .evaluate import evaluate
+from .models import create_model
+from .processes import Process, join_processes
+from .records import STUDENT, describe_run, open_folder
+
+logger = logging.getLogger("classification")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    args = _parse(arguments)
+    try:
+        cfg = load_config(args.config_file, args.opts)
+        cfg = replace(cfg, device=args.device or cfg.device)
+        with join_processes(cfg.device) as process:
+            _set_up_logging(process)
+            if args.eval_only:
+                evaluate_student(cfg, process)
+            elif args.seeds:
+                train_seeds(cfg, args.seeds, process, resume=args.resume)
+            else:
+                train(cfg, process, resume=args.resume)
+    except (ConfigError, CheckpointError, FloatingPointError) as error:
+        print(f"classification: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("classification: stopped; --resume continues this run", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, Any]:
+    """One run, from its checks to its summary.
+
+    Raises:
+        ConfigError, CheckpointError: what the config names cannot be had; before any training.
+        FloatingPointError: a loss that is not finite.
+    """
+    folder = open_folder(cfg, resume=resume)
+    data = _build_data(cfg, process)
+    distiller = build_distiller(cfg, data, process)
+    engine = Engine(cfg, data, distiller, process, folder)
+    if resume:
+        engine.load_checkpoint()
+    if distiller.teacher is not None and engine.step == 0:
+        check_teacher(cfg, distiller.teacher, data, process)
+    if process.is_main:
+        describe_run(cfg, folder, process.device)
+    logger.info(
+        "%s: %d classes, %d training images, %d evaluated, %d steps%s", folder, len(data.classes),
+        data.train.samples, data.val.samples, engine.steps,
+        f", from step {engine.step}" if engine.step else "",
+    )  # fmt: skip
+    summary = engine.train()
+    logger.info("%s: last %s; best %s", folder, summary["last"], summary["best"])
+    return summary
+
+
+def train_seeds(cfg: Config, seeds: list[int], process: Process, *, resume: bool) -> None:
+    """One run per seed, in ``output_dir/seed<N>``; finished ones are taken as they are."""
+    results = []
+    for seed in seeds:
+        run = replace(cfg, seed=seed, output_dir=str(Path(cfg.output_dir) / f"seed{seed}"))
+        results.append(train(run, process, resume=resume)["last"]["top1"])
+    spread = statistics.stdev(results) if len(results) > 1 else 0.0
+    logger.info(
+        "last top-1 over seeds %s: %.2f ± %.2f (sample standard deviation, n = %d)",
+        ", ".join(map(str, seeds)), statistics.mean(results), spread, len(results),
+    )  # fmt: skip
+
+
+def evaluate_student(cfg: Config, process: Process) -> None:
+    """Accuracy of ``student.weights``, or else of what the run in ``output_dir`` came to."""
+    weights = cfg.student.weights or str(Path(cfg.output_dir) / STUDENT)
+    if not Path(weights).is_file():
+        raise ConfigError(f"no weights to evaluate at {weights}: set student.weights")
+    data = _build_data(cfg, process)
+    student = create_model(cfg.student.name, len(data.classes))
+    logger.info("%s", load_weights(student, weights))
+    accuracy = evaluate(student.to(process.device), data.val, process)
+    logger.info("%s: %s", cfg.student.name, accuracy)
+
+
+def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
+    """Student and, where a term is on, teacher and terms, on the process's device.
+
+    The student starts the same with and without a teacher.
+    """
+    torch.manual_seed(seed_of(cfg.seed))
+    student = _build_model("student", cfg.student.name, cfg.student.weights, data)
+    options = {"ce_weight": cfg.ce_weight, "label_smoothing": cfg.train.label_smoothing}
+    if not cfg.distils:
+        return Distiller(student, **options).to(process.device)
+    if not cfg.teacher.weights:
+        raise ConfigError("teacher.weights is empty, and random weights teach nothing: name a file")
+    teacher = _build_model("teacher", cfg.teacher.name, cfg.teacher.weights, data)
+    try:
+        terms, names = build_terms(cfg.terms, student, teacher, data.image_size)
+    except ValueError as error:
+        raise ConfigError(f"terms: {error}") from error
+    teacher = Teacher(
+        teacher.to(process.device),
+        names,
+        mean=cfg.teacher.mean or cfg.data.mean,
+        std=cfg.teacher.std or cfg.data.std,
+        data_mean=cfg.data.mean,
+        data_std=cfg.data.std,
+    )
+    distiller = Distiller(student, teacher, terms, **options).to(process.device)
+    _check_last_batch(cfg, distiller, data)
+    return distiller
+
+
+def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -> None:
+    """Measure the teacher on the evaluated images and stop below ``teacher.min_accuracy``."""
+    accuracy = evaluate(teacher.model, data.val, process, transform=teacher.normalize)
+    chance = 100 / len(data.classes)
+    least = cfg.teacher.min_accuracy
+    if least is None:
+        least = min(chance + 5, 2 * chance)
+    if accuracy.top1 < least:
+        raise ConfigError(
+            f"the teacher {cfg.teacher.name} reaches {accuracy}, less than {least:.2f} (chance is "
+            f"{chance:.2f}): was {cfg.teacher.weights} trained on these classes, in this order, "
+            "with this mean and std? See teacher.mean, teacher.std, teacher.min_accuracy"
+        )
+    logger.info("teacher %s: %s", cfg.teacher.name, accuracy)
+
+
+def _build_data(cfg: Config, process: Process) -> Data:
+    return build_data(
+        cfg.data,
+        batch_size=cfg.train.batch_size,
+        seed=cfg.seed,
+        device=process.device,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
+
+
+def _build_model(side: str, name: str, weights: str, data: Data) -> nn.Module:
+    try:
+        model = create_model(name, len(data.classes))
+    except ValueError as error:
+        raise ConfigError(f"{side}.name: {error}") from error
+    if weights:
+        logger.info("%s: %s", side, load_weights(model, weights))
+    return model
+
+
+def _check_last_batch(cfg: Config, distiller: Distiller, data: Data) -> None:
+    samples, size = data.train.samples, cfg.train.batch_size
+    last = samples % size or min(size, samples)
+    try:
+        distiller.check_batch(last, data.image_size)
+    except ValueError as error:
+        raise ConfigError(
+            f"train.batch_size {size} leaves {last} of {samples} images for the last batch of an "
+            f"epoch, and {error}; take another train.batch_size"
+        ) from error
+
+
+def _set_up_logging(process: Process) -> None:
+    logging.basicConfig(
+        level=logging.INFO if process.is_main else logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stdout,
+    )
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m classification.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", action="append", required=True, metavar="FILE")
+    parser.add_argument("--resume", action="store_true", help="continue the run in output_dir")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate the student alone")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--seeds", type=_seeds, help="1,2,3: one run each, and their mean")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
+    return parser.parse_intermixed_args(arguments)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(part) for part in text.split(",")]
+    if len(set(seeds)) != len(seeds):
+        raise argparse.ArgumentTypeError(f"{text}: each seed once")
+    return seeds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
