@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessExitedException
 from two_processes import ONE_STAGE, losses_and_gradients, work
 
 from pcka.detection import ConfigError, Trainer
+from pcka.detection.hooks import UnusedParametersHook
 from pcka.detection.processes import check_processes, run_processes
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,25 @@ def test_one_process_resumes_a_run_of_two(tiny, two, tmp_path, caplog):
     trainer = train(tiny(*opts, "OUTPUT_DIR", str(tmp_path / "run")), resume=True)
     assert trainer.start_iter == 6 and trainer.iter == 7
     assert "the checkpoint is of 2 process(es), this run has 1" in caplog.text
+
+
+def test_parameters_without_a_loss_are_named():
+    model = torch.nn.ModuleDict({"used": torch.nn.Linear(1, 1), "spare": torch.nn.Linear(1, 1)})
+    model["used"](torch.ones(1)).backward()
+    hook = UnusedParametersHook()
+    hook.trainer = Namespace(iter=3, start_iter=3, model=model)
+    with pytest.raises(ConfigError, match=r"reaches 2 parameters.*: spare\.weight, spare\.bias\."):
+        hook.after_step()
+    hook.trainer.iter = 4
+    hook.after_step()
+
+
+def test_gather_refuses_what_pads_by_itself(tiny, monkeypatch):
+    options = (*TRAINING, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", "PanopticFPN")
+    build_model(tiny(*options))
+    monkeypatch.setattr("pcka.detection.distiller.world_size", lambda: 2)
+    with pytest.raises(ConfigError, match=r"PanopticFPN pads .* set gather False"):
+        build_model(tiny(*options))
 
 
 def test_processes_without_a_common_folder_do_not_start(tiny, monkeypatch):
