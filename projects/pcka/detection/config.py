@@ -36,6 +36,9 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # List of terms; keys and defaults of an entry: see `term_template`.
     pcka.TERMS = []
 
+    # Of mixed precision (SOLVER.AMP.ENABLED): float16, detectron2's, or bfloat16.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+
     # The user's own data: a list of {NAME, JSON, IMAGES}, each registered as a COCO data set.
     cfg.DATASETS.COCO_JSON = []
     # Folder that relative JSON and IMAGES start from.
@@ -150,6 +153,7 @@ def student_config(cfg: CfgNode) -> CfgNode:
         plain.MODEL.META_ARCHITECTURE = pcka.STUDENT_META_ARCHITECTURE
     for key in ("COCO_JSON", "COCO_ROOT"):
         plain.DATASETS.pop(key)
+    plain.SOLVER.AMP.pop("DTYPE")
     return plain
 
 
