@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+from collections.abc import Collection
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -61,8 +62,12 @@ class FrozenTeacher:
         return getattr(getattr(self.model, "roi_heads", self.model), "num_classes", None)
 
     @torch.no_grad()
-    def __call__(self, batched_inputs: list[dict], device: torch.device) -> dict[str, Tensor]:
+    def __call__(
+        self, batched_inputs: list[dict], device: torch.device, names: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Features ``(B, C, H, W)`` by name, from images as the student's mapper made them.
+
+        ``names`` are those wanted, all others' memory is given back; None for all.
 
         The teacher preprocesses for itself: channel order first, then its own mean, std and
         padding, so that the features are those it gives on its own.
@@ -70,7 +75,7 @@ class FrozenTeacher:
         images = self._inputs(batched_inputs, device)
         with self.taps.record() as features:
             self.model.backbone(self.model.preprocess_image(images).tensor)
-        return features
+        return features if names is None else {name: features[name] for name in names}
 
     @torch.no_grad()
     def detect(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
