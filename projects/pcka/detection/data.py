@@ -12,6 +12,8 @@ from PIL import Image
 from .config import META_ARCHITECTURE, ConfigError, check_keys
 
 _EXIF_ORIENTATION = 0x0112
+# Where one-stage detectors keep their number of classes; the others in ROI_HEADS.
+_NUM_CLASSES_KEYS = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "FCOS": "MODEL.FCOS.NUM_CLASSES"}
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
 
 
@@ -82,7 +84,7 @@ def num_classes_key(cfg: CfgNode) -> str:
     name = cfg.MODEL.META_ARCHITECTURE
     if name == META_ARCHITECTURE:
         name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
-    return "MODEL.RETINANET.NUM_CLASSES" if name == "RetinaNet" else "MODEL.ROI_HEADS.NUM_CLASSES"
+    return _NUM_CLASSES_KEYS.get(name, "MODEL.ROI_HEADS.NUM_CLASSES")
 
 
 def num_classes(cfg: CfgNode) -> int:
