@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from .config import META_ARCHITECTURE, ConfigError, config_differences, distils, load_config
 from .data import check_datasets, register_coco_json
 from .files import fetch
-from .teacher import teacher_config
+from .teacher import teacher_source
 
 _DEMO = "To see it run without any of this: make demo"
 
@@ -48,8 +48,8 @@ def check_run(
     wanted = [(cfg.MODEL.WEIGHTS, "the student's weights (MODEL.WEIGHTS)")]
     if distilling:
         try:
-            wanted.append((teacher_config(cfg).MODEL.WEIGHTS, "the teacher's weights "
-                           "(MODEL.PCKA.TEACHER.WEIGHTS)"))  # fmt: skip
+            weights = teacher_source(cfg).weights
+            wanted.append((weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)"))
         except ConfigError as error:
             problems.append(str(error))
     for path, what in wanted:
