@@ -42,7 +42,7 @@ def test_imagenet_weights_give_torchvisions_features(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "torchvision.pth")
     state = torch.load(tmp_path / "torchvision.pth", weights_only=True)
     renamed = {f"backbone.bottom_up.{key}": value for key, value in state.items()}
-    torch.save({"model": renamed}, tmp_path / "mobilenet_v2.pth")
+    torch.save(renamed, tmp_path / "mobilenet_v2.pth")
 
     opts = ("MODEL.META_ARCHITECTURE", "ProposalNetwork", "MODEL.RPN.IN_FEATURES", ["p4"])
     model = build_model(config(*opts)).eval()
