@@ -68,7 +68,7 @@ def test_same_losses_and_detections_as_the_class_called_by_hand(tiny, batch):
 
 
 def test_levels_that_the_backbone_does_not_have(tiny):
-    with pytest.raises(ValueError, match=r"has no p7, only p2.*build_fcos_resnet_fpn_backbone"):
+    with pytest.raises(ConfigError, match=r"has no p7, only p2.*build_fcos_resnet_fpn_backbone"):
         build_model(tiny(*TINY_FCOS, "MODEL.BACKBONE.NAME", "build_narrow_resnet_fpn_backbone"))
 
 

@@ -64,6 +64,15 @@ dataloader.train.mapper.image_format = "RGB"
 """
 )
 
+PROPOSALS = (
+    RETINANET
+    + """
+model._target_ = "detectron2.modeling.meta_arch.ProposalNetwork"
+model = {key: model[key] for key in ("_target_", "backbone", "pixel_mean", "pixel_std")}
+model["proposal_generator"] = None
+"""
+)
+
 
 @pytest.fixture
 def lazy(tiny, tmp_path):
@@ -180,7 +189,8 @@ def test_names_of_the_model_zoo(tiny):
         ("import a_module_that_is_nowhere", "ModuleNotFoundError: No module named 'a_module"),
         ("detector = dict()", "defines no `model`: it has detector"),
         (RETINANET + "model.backbone.bottom_up.depht = 3", "cannot build the teacher.*depht"),
-        (RETINANET + "model._target_ = 'torch.nn.Module'", "cannot build the teacher|no preproc"),
+        (RETINANET + "model = model.backbone", "FPN has no `backbone`"),
+        (PROPOSALS, "is a ProposalNetwork, which has no preprocess_image"),
         (RETINANET + "del dataloader\nmodel.input_format = None", "does not say in which channel"),
         (RETINANET + "model.input_format = 'RGB'", "image_format: BGR, model.input_format: RGB"),
     ],

@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 
+from .config import ConfigError
 from .fpn import build_fpn
 
 
@@ -33,14 +34,14 @@ class FCOS(meta_arch.FCOS):
     def from_config(cls, cfg: CfgNode) -> dict:
         """
         Raises:
-            ValueError: IN_FEATURES that the backbone does not have.
+            ConfigError: IN_FEATURES that the backbone does not have.
         """
         fcos = cfg.MODEL.FCOS
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         absent = [name for name in fcos.IN_FEATURES if name not in shapes]
         if absent:
-            raise ValueError(
+            raise ConfigError(
                 f"MODEL.FCOS.IN_FEATURES: {cfg.MODEL.BACKBONE.NAME} has no {', '.join(absent)}, "
                 f"only {', '.join(shapes)}; build_fcos_resnet_fpn_backbone has p3 to p7"
             )

@@ -61,17 +61,11 @@ def build_lazy_model(lazy: DictConfig, path: str) -> nn.Module:
     """The detector of a LazyConfig, with random weights.
 
     Raises:
-        ConfigError: it cannot be built, or is no detector that preprocesses its images.
+        ConfigError: it cannot be built.
     """
     try:
-        model = instantiate(lazy.model)
+        return instantiate(lazy.model)
     except Exception as error:  # as above
         raise ConfigError(
             f"cannot build the teacher of {path}: {type(error).__name__}: {error}"
         ) from error
-    if not hasattr(model, "preprocess_image"):
-        raise ConfigError(
-            f"the teacher of {path} is a {type(model).__name__}, which has no preprocess_image: "
-            "it has to be a detectron2 meta-architecture"
-        )
-    return model

@@ -88,7 +88,7 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     path = fetch(source.weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model = source.build()
-    _check_square(model, cfg)
+    _check_usable(model, cfg)
     checkpointer = _ReportingCheckpointer(model)
     try:
         checkpointer.load(path)
@@ -155,9 +155,16 @@ def _weights(teacher: CfgNode, zoo_name: str, own: str | None) -> str:
     return weights
 
 
-def _check_square(model: nn.Module, cfg: CfgNode) -> None:
-    """Stop at a teacher that pads to a square (ViTDet) which the images do not fit into."""
-    square = getattr(model.backbone, "padding_constraints", {}).get("square_size", 0)
+def _check_usable(model: nn.Module, cfg: CfgNode) -> None:
+    """Stop at a model that cannot be a teacher, or not of images of this size."""
+    backbone = feature_modules(model)["backbone"]
+    if not hasattr(model, "preprocess_image"):
+        raise ConfigError(
+            f"the teacher is a {type(model).__name__}, which has no preprocess_image: take a "
+            "detector, such as GeneralizedRCNN or RetinaNet"
+        )
+    # ViTDet pads to a square, of which a larger image is cut.
+    square = getattr(backbone, "padding_constraints", {}).get("square_size", 0)
     if 0 < square < cfg.INPUT.MAX_SIZE_TRAIN:
         raise ConfigError(
             f"the teacher pads images to a square of {square} pixels, which INPUT.MAX_SIZE_TRAIN "
