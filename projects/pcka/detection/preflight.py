@@ -10,7 +10,7 @@ from .config import META_ARCHITECTURE, ConfigError, config_differences, distils,
 from .data import check_datasets, register_coco_json
 from .files import fetch
 from .precision import step_dtype
-from .teacher import teacher_config
+from .teacher import teacher_source
 
 _DEMO = "To see it run without any of this: make demo"
 
@@ -50,8 +50,8 @@ def check_run(
     wanted = [(cfg.MODEL.WEIGHTS, "the student's weights (MODEL.WEIGHTS)")]
     if distilling:
         try:
-            wanted.append((teacher_config(cfg).MODEL.WEIGHTS, "the teacher's weights "
-                           "(MODEL.PCKA.TEACHER.WEIGHTS)"))  # fmt: skip
+            weights = teacher_source(cfg).weights
+            wanted.append((weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)"))
         except ConfigError as error:
             problems.append(str(error))
     problems += _check_min_ap(cfg) if distilling else []
