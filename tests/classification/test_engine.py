@@ -1,0 +1,361 @@
+"""Training: the plain loop to the bit, and the same run whether it was killed or not."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from training_runs import (
+    CPU,
+    TERMS,
+    add_tiny_models,
+    make_config,
+    make_distiller,
+    run_and_die,
+    save_teacher,
+)
+
+from classification import engine as engine_module
+from classification.config import TrainConfig
+from classification.data import build_data
+from classification.data.batches import seed_of
+from classification.engine import Engine
+from classification.meter import LossMeter
+from classification.models import create_model
+from classification.schedule import learning_rate
+from classification.train import train
+from pcka.errors import ConfigError
+
+NEVER = 1e9
+AT_ONCE = 1e-9
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch):
+    add_tiny_models(monkeypatch)
+
+
+def weights(folder, name="student.pth"):
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def metrics(folder):
+    """Rows of metrics.csv without what depends on the clock."""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def plain_training(cfg, model):
+    """What any tutorial writes: SGD, a step schedule, cross-entropy."""
+    data = build_data(cfg.data, batch_size=cfg.train.batch_size, seed=cfg.seed, device="cpu")
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], gamma=0.1)
+    for epoch in range(2):
+        model.train()
+        for images, labels in data.train.epoch(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        scheduler.step()
+    return model
+
+
+@pytest.mark.parametrize("how", ["alone", "weight 0", "resnet8"])
+def test_without_terms_it_is_plain_training_to_the_bit(tmp_path, how):
+    name = "resnet8" if how == "resnet8" else "tiny"
+    tree = {"student": {"name": name}}
+    if how == "weight 0":
+        tree["terms"] = [{**TERMS["fcka"], "weight": 0.0}]
+    cfg = make_config(tmp_path / "run", tree)
+    train(cfg, CPU)
+    torch.manual_seed(seed_of(cfg.seed))
+    plain = plain_training(cfg, create_model(name, 10))
+    assert equal(weights(tmp_path / "run"), plain.state_dict())
+
+
+def die_at_step(number):
+    """In the step, after the forward pass."""
+
+    def prepare(die):
+        step = Engine._step
+
+        def or_die(self, model, images, labels):
+            if self.step == number:
+                die()
+            return step(self, model, images, labels)
+
+        Engine._step = or_die
+
+    return prepare
+
+
+def die_writing_metrics(die):
+    engine_module.write_metrics = die
+
+
+def die_within_the_checkpoint_of(epoch):
+    """Half of the file is written, under its temporary name."""
+
+    def prepare(die):
+        save = torch.save
+
+        def or_die(content, path):
+            save(content, path)
+            if content.get("step") == epoch * 5:
+                path.write_bytes(path.read_bytes()[:1000])
+                die()
+
+        torch.save = or_die
+
+    return prepare
+
+
+def die_before_the_summary(die):
+    engine_module.write_json = die
+
+
+EVERYTHING = {
+    "student": {"name": "tiny_dropout"},
+    "ce_weight": 0.5,
+    "terms": list(TERMS.values()),
+    "train": {
+        "epochs": 3,
+        "ema_decay": 0.9,
+        "clip_grad_norm": 1.0,
+        "nesterov": True,
+        "warmup_epochs": 1,
+        "label_smoothing": 0.1,
+        "checkpoint_minutes": NEVER,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run with adapters, dropout, a moving average and all; its config and folder."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny_models(patch)
+        tree = {**EVERYTHING, "teacher": save_teacher(folder / "t.pth")}
+        cfg = make_config(folder / "run", tree)
+        train(cfg, CPU)
+    return cfg, folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "minutes", "first"),
+    [
+        (die_at_step(3), NEVER, 0),  # before any checkpoint
+        (die_at_step(8), NEVER, 5),  # within the second epoch
+        (die_at_step(8), AT_ONCE, 8),  # after a checkpoint within it
+        (die_at_step(1), AT_ONCE, 1),
+        (die_within_the_checkpoint_of(2), NEVER, 5),
+        (die_within_the_checkpoint_of(2), AT_ONCE, 9),
+        (die_writing_metrics, AT_ONCE, 4),
+        (die_before_the_summary, NEVER, 15),
+    ],
+)
+def test_killed_and_resumed_to_the_bit(
+    uninterrupted, tmp_path, monkeypatch, prepare, minutes, first
+):
+    cfg, expected = uninterrupted
+    cfg = replace(
+        cfg,
+        output_dir=str(tmp_path / "run"),
+        train=replace(cfg.train, checkpoint_minutes=minutes),
+    )
+    run_and_die(cfg, prepare)
+    started = []
+    epoch = Engine._train_epoch
+    monkeypatch.setattr(
+        Engine,
+        "_train_epoch",
+        lambda self, *args: (started.append(self.step), epoch(self, *args))[1],
+    )
+    train(cfg, CPU, resume=True)
+    assert [*started, 15][0] == first
+    folder = tmp_path / "run"
+    for name in ("student.pth", "student_ema.pth"):
+        assert equal(weights(folder, name), weights(expected, name)), name
+    assert metrics(folder) == metrics(expected)
+    a, b = (torch.load(f / "checkpoint.pth", weights_only=True) for f in (folder, expected))
+    assert equal(a["adapters"], b["adapters"]) and len(a["adapters"]) == 2
+    assert a.keys() == b.keys() and a["step"] == b["step"] == 15
+
+
+def test_killed_twice(uninterrupted, tmp_path):
+    cfg, expected = uninterrupted
+    cfg = replace(cfg, output_dir=str(tmp_path / "run"))
+    run_and_die(cfg, die_at_step(7))
+    run_and_die(cfg, die_at_step(13), resume=True)
+    train(cfg, CPU, resume=True)
+    assert equal(weights(tmp_path / "run"), weights(expected))
+
+
+def test_the_run_compared_with_uses_what_it_claims_to(uninterrupted):
+    cfg, folder = uninterrupted
+    rows = metrics(folder)
+    assert len(rows) == 3
+    for key in ("loss_hint_stage1", "loss_fcka_last", "cka/intra_logits", "ema_top1", "top5"):
+        assert key in rows[0]
+    assert not equal(weights(folder), weights(folder, "student_ema.pth"))
+    state = torch.load(folder / "checkpoint.pth", weights_only=True)
+    assert not any("teacher" in key for key in [*state["model"], *state["adapters"]])
+
+
+def test_dropout_draws_anew_in_every_step_and_process(tmp_path, monkeypatch):
+    cfg = make_config(tmp_path / "run")
+    distiller, data = make_distiller(cfg)
+    seeds = [seed_of(cfg.seed), *(seed_of(cfg.seed, epoch) for epoch in range(10))]
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    for rank in (0, 1):
+        engine = Engine(cfg, data, distiller, replace(CPU, rank=rank), tmp_path)
+        engine._train_epoch(distiller, 0, engine_module.tqdm(disable=True))
+    assert len(set(seeds)) == len(seeds) == 21
+
+
+def test_metrics_hold_the_mean_of_the_epoch(tmp_path):
+    cfg = make_config(tmp_path / "run", {"train": {"lr": 1e-12, "epochs": 1, "milestones": []}})
+    train(cfg, CPU)
+    distiller, data = make_distiller(cfg)
+    losses = [distiller(*batch)["loss_ce"].item() for batch in data.train.epoch(0)]
+    [row] = metrics(tmp_path / "run")
+    assert float(row["loss_ce"]) == pytest.approx(sum(losses) / 5, rel=1e-6)
+    assert (row["epoch"], float(row["lr"])) == ("1", 1e-12)
+
+
+def test_evaluates_and_saves_as_often_as_asked(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(Engine, "save_checkpoint", lambda self: saved.append(self.step))
+    tree = {"train": {"epochs": 5, "eval_every": 2, "checkpoint_every": 3}}
+    train(make_config(tmp_path / "run", tree), CPU)
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == ["2", "4", "5"]
+    assert saved == [15, 25]
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    """Without momentum and decay a step is lr times the gradient."""
+    options = {"momentum": 0.0, "weight_decay": 0.0, "clip_grad_norm": 1e-3, "lr": 1.0}
+    cfg = make_config(tmp_path / "run", {"train": options})
+    distiller, data = make_distiller(cfg)
+    engine = Engine(cfg, data, distiller, CPU, tmp_path)
+    before = nn.utils.parameters_to_vector(distiller.parameters()).detach()
+    engine._step(distiller, *next(iter(data.train.epoch(0))))
+    after = nn.utils.parameters_to_vector(distiller.parameters()).detach()
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_moving_average_follows_parameters_and_statistics(tmp_path):
+    cfg = make_config(tmp_path / "run", {"train": {"ema_decay": 0.75}})
+    distiller, data = make_distiller(cfg)
+    engine = Engine(cfg, data, distiller, CPU, tmp_path)
+    expected = None
+    for images, labels in data.train.epoch(0):
+        engine._step(distiller, images, labels)
+        state = {k: v.clone() for k, v in engine.student.state_dict().items()}
+        state.pop("stage1.1.num_batches_tracked"), state.pop("stage2.1.num_batches_tracked")
+        expected = (
+            state
+            if expected is None
+            else {k: 0.75 * v + 0.25 * state[k] for k, v in expected.items()}
+        )
+    for name, value in expected.items():
+        torch.testing.assert_close(engine.ema.module.state_dict()[name], value, msg=name)
+
+
+def test_bf16_and_channels_last_train_about_the_same(tmp_path):
+    plain = make_config(tmp_path / "plain", {"train": {"epochs": 1, "milestones": []}})
+    quick = replace(
+        plain,
+        output_dir=str(tmp_path / "quick"),
+        train=replace(plain.train, amp="bf16", channels_last=True),
+    )
+    for cfg in (plain, quick):
+        train(cfg, CPU)
+    [a], [b] = metrics(tmp_path / "plain"), metrics(tmp_path / "quick")
+    assert a["loss_ce"] != b["loss_ce"]
+    assert float(a["loss_ce"]) == pytest.approx(float(b["loss_ce"]), rel=0.01)
+    assert weights(tmp_path / "quick")["fc.weight"].dtype is torch.float32
+
+
+def test_a_loss_that_is_not_finite_stops_by_name_before_it_is_saved(tmp_path):
+    terms = [{**TERMS["kd"], "weight": 1e-3}, TERMS["fcka"]]
+    tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": terms, "train": {"lr": 1e30}}
+    cfg = make_config(tmp_path / "run", tree, "train.checkpoint_minutes", str(AT_ONCE))
+    with pytest.raises(FloatingPointError, match=r"by step \d: .*loss_kd_logits.*train\.lr"):
+        train(cfg, CPU)
+    state = torch.load(tmp_path / "run" / "checkpoint.pth", weights_only=True)
+    assert all(value.isfinite() for value in state["meter"]["sums"].values())
+
+
+def test_weights_that_diverge_in_the_last_step_do_not_pass(tmp_path, monkeypatch):
+    cfg = make_config(tmp_path / "run", {"train": {"epochs": 1, "milestones": []}})
+    step = Engine._step
+
+    def diverge(self, *args):
+        losses = step(self, *args)
+        if self.step == 4:
+            self.student.fc.weight.data.fill_(math.nan)
+        return losses
+
+    monkeypatch.setattr(Engine, "_step", diverge)
+    with pytest.raises(FloatingPointError, match="1293 of 1293 evaluated images"):
+        train(cfg, CPU)
+    assert not (tmp_path / "run" / "student.pth").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other model", "no key"])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
+    cfg = make_config(tmp_path / "run")
+    run_and_die(cfg, die_at_step(7))
+    path = tmp_path / "run" / "checkpoint.pth"
+    content = torch.load(path, weights_only=True)
+    if damage == "other model":
+        torch.save({**content, "model": create_model("tiny_wide", 10).state_dict()}, path)
+    elif damage == "no key":
+        torch.save({k: v for k, v in content.items() if k != "optimizer"}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 2000 if damage == "cut" else 0])
+    with pytest.raises(ConfigError, match=r"run/checkpoint\.pth is damaged.*move it away") as error:
+        train(cfg, CPU, resume=True)
+    assert "\n" not in str(error.value)
+
+
+def test_schedule_by_hand():
+    def rates(*steps, **options):
+        cfg = TrainConfig(lr=0.8, **options)
+        return [learning_rate(cfg, step, steps_per_epoch=10) for step in steps]
+
+    milestones = {"epochs": 10, "milestones": (3, 6), "gamma": 0.5}
+    assert rates(0, 29, 30, 59, 60, 99, **milestones) == [0.8, 0.8, 0.4, 0.4, 0.2, 0.2]
+    cosine = {"epochs": 4, "schedule": "cosine"}
+    assert rates(0, 10, 20, 30, 40, **cosine) == pytest.approx(
+        [0.8, 0.4 * (1 + math.sqrt(0.5)), 0.4, 0.4 * (1 - math.sqrt(0.5)), 0], abs=1e-15
+    )
+    # Two epochs of ten steps: a twentieth at first, all of it in the twentieth step.
+    warm = rates(0, 9, 19, 20, epochs=10, milestones=(), warmup_epochs=2)
+    assert warm == pytest.approx([0.04, 0.4, 0.8, 0.8])
+    assert rates(0, **cosine, warmup_epochs=1) == pytest.approx([0.08])
+
+
+def test_the_meter_resumes_in_the_middle():
+    whole, half, rest = LossMeter(), LossMeter(), LossMeter()
+    values = torch.arange(6.0).sqrt()
+    for i, value in enumerate(values):
+        whole.add({"a": value, "b": 2 * value})
+        if i < 3:
+            half.add({"a": value, "b": 2 * value})
+    rest.load_state_dict(half.state_dict())
+    for value in values[3:]:
+        rest.add({"a": value, "b": 2 * value})
+    assert rest.means(CPU) == whole.means(CPU)
+    assert whole.means(CPU)["a"] == pytest.approx(values.mean().item())
+    assert whole.check_finite(6) == pytest.approx(3 * values.mean().item())
