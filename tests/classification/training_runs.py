@@ -4,6 +4,7 @@ As a program: ``python training_runs.py ARGUMENTS`` is ``python -m classificatio
 these networks.
 """
 
+import csv
 import multiprocessing
 import os
 import signal
@@ -104,6 +105,21 @@ def make_config(path, tree=(), *opts):
 def make_distiller(cfg):
     data = build_data(cfg.data, batch_size=cfg.train.batch_size, seed=cfg.seed, device="cpu")
     return build_distiller(cfg, data, CPU), data
+
+
+def weights(folder, name="student.pth"):
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def metrics(folder):
+    """Rows of metrics.csv without what depends on the clock."""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
 
 def run_and_die(cfg, prepare, resume=False):
