@@ -34,6 +34,21 @@ def test_scales_in_float32(scale, shape, center, debiased):
     assert error.norm() <= 1e-5 * slope.norm()
 
 
+@pytest.mark.parametrize(("center", "debiased"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("shape", [(40, 64), (64, 9)])  # over samples, over features
+def test_powers_of_two_change_no_bit(shape, center, debiased):
+    x, y = pair(*shape, dtype=F32)
+
+    def compute(factor):
+        return with_gradient(lambda a: cka(a, y, center=center, debiased=debiased), factor * x)
+
+    value, gradient = compute(1.0)
+    for exponent in range(-60, 57, 3):  # through the range in which nothing has to be scaled
+        scaled, slope = compute(2.0**exponent)
+        assert scaled.equal(value), exponent
+        assert slope.mul(2.0**exponent).equal(gradient), exponent
+
+
 @pytest.mark.parametrize("grouping", ["channel", "batch", "position"])
 @pytest.mark.parametrize("scale", [1e-20, 1e17])
 def test_scales_of_maps(grouping, scale):

@@ -52,7 +52,7 @@ def test_losses_are_named_and_weighted():
 
 def test_a_list_gives_one_value_per_feature():
     terms = DistillTerms([term(loss_args={"patch_size": [8, [4, 2]]})], STUDENT, TEACHER)
-    assert [loss.patch_size for loss in terms.losses.values()] == [(8, 8), (4, 2)]
+    assert [loss.options["patch_size"] for loss in terms.losses.values()] == [(8, 8), (4, 2)]
 
 
 def test_weight_zero_leaves_nothing():

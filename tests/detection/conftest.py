@@ -46,6 +46,8 @@ TINY = {
             "NUM_CONVS": 1,
             "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
         },
+        "ROI_MASK_HEAD": {"POOLER_RESOLUTION": 7, "NUM_CONV": 1, "CONV_DIM": 8},
+        "FCOS": {"NUM_CLASSES": 2, "NUM_CONVS": 1, "NORM": ""},
         "PCKA": {
             "TERMS": [
                 {
@@ -88,6 +90,7 @@ def write_coco(folder, images=9, seed=0):
                     "image_id": index + 1,
                     "category_id": category,
                     "bbox": [x, y, w, h],
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
                     "area": w * h,
                     "iscrowd": 0,
                 }
@@ -160,7 +163,7 @@ def tiny(tiny_yaml, tmp_path):
 @pytest.fixture
 def batch():
     """``batch(size, ...)`` -> inputs of a detector, one image per (height, width)."""
-    from detectron2.structures import Boxes, Instances
+    from detectron2.structures import Boxes, Instances, PolygonMasks
 
     def make(*sizes):
         inputs = []
@@ -168,6 +171,7 @@ def batch():
             instances = Instances((height, width))
             instances.gt_boxes = Boxes(torch.tensor([[5.0, 6.0, 30.0, 40.0]]))
             instances.gt_classes = torch.tensor([1])
+            instances.gt_masks = PolygonMasks([[[5.0, 6.0, 30.0, 6.0, 30.0, 40.0, 5.0, 40.0]]])
             image = torch.randint(0, 255, (3, height, width), dtype=torch.uint8)
             inputs.append(
                 {"image": image, "instances": instances, "height": height, "width": width}

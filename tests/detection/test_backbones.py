@@ -91,3 +91,31 @@ def test_other_depths_are_refused_by_name(depth):
 def test_settings_that_would_be_ignored_are_refused(key, value):
     with pytest.raises(ValueError, match=f"{key} "):
         make(f"MODEL.RESNETS.{key}", value)
+
+
+@pytest.mark.parametrize(
+    ("depth", "groups", "width", "channels"),
+    [(18, 1, 64, 64), (34, 1, 64, 64), (50, 1, 64, 256), (101, 32, 8, 256), (101, 64, 4, 256)],
+)
+@pytest.mark.parametrize(
+    ("name", "top"), [("resnet", 6), ("retinanet_resnet", 7), ("fcos_resnet", 7)]
+)
+def test_resnets_and_resnexts_of_detectron2(depth, groups, width, channels, name, top):
+    with torch.device("meta"):
+        backbone = make("MODEL.RESNETS.NUM_GROUPS", groups, "MODEL.RESNETS.WIDTH_PER_GROUP", width,
+                        "MODEL.RESNETS.RES2_OUT_CHANNELS", channels,
+                        name=f"build_{name}_fpn_backbone", depth=depth)  # fmt: skip
+        outputs = backbone(torch.empty(1, 3, 128, 256))
+    strides = [2**i for i in range(2, top + 1)]
+    assert [v.shape for v in outputs.values()] == [(1, 8, 128 // s, 256 // s) for s in strides]
+    shapes = backbone.bottom_up.output_shape()
+    assert [shapes[k].channels for k in LEVELS] == [channels * 2**i for i in range(4)]
+
+
+def test_p6_and_p7_come_from_the_last_stage_or_from_p5():
+    for kind, channels, source in (("retinanet", 32, "res5"), ("fcos", 8, "p5")):
+        backbone = make(name=f"build_{kind}_narrow_resnet_fpn_backbone")
+        assert backbone.top_block.p6.weight.shape[:2] == (8, channels)
+        images = torch.randn(1, 3, 64, 64)
+        features = {**backbone.bottom_up(images), **backbone(images)}
+        assert torch.equal(features["p6"], backbone.top_block.p6(features[source]))

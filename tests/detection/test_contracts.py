@@ -37,41 +37,75 @@ def assert_same(a, b):
     assert not different, different
 
 
-RETINANET = (
-    "MODEL.BACKBONE.NAME",
-    "build_retinanet_resnet_fpn_backbone",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    64,
-    "MODEL.ANCHOR_GENERATOR.SIZES",
-    [[8], [16], [32], [48], [64]],
+MASK = ("MODEL.MASK_ON", True)
+CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+           "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)  # fmt: skip
+RETINANET = ("MODEL.BACKBONE.NAME", "build_retinanet_narrow_resnet_fpn_backbone",
+             "MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [48], [64]])  # fmt: skip
+DETECTORS = {
+    "Faster R-CNN": ("GeneralizedRCNN", ()),
+    "Mask R-CNN": ("GeneralizedRCNN", MASK),
+    "Cascade R-CNN": ("GeneralizedRCNN", CASCADE),
+    "Cascade Mask R-CNN": ("GeneralizedRCNN", (*CASCADE, *MASK)),
+    "Panoptic FPN": ("PanopticFPN", MASK),
+    "RetinaNet": ("RetinaNet", RETINANET),
+    "FCOS": ("FCOS", ("MODEL.BACKBONE.NAME", "build_fcos_narrow_resnet_fpn_backbone")),
+}
+
+
+@pytest.fixture
+def pair(tiny, tmp_path):
+    """``pair(teacher, student, terms, KEY, VALUE, ...)`` -> a model of two of ``DETECTORS``."""
+
+    def make(teacher, student, terms, *opts):
+        architecture, teacher_opts = DETECTORS[teacher]
+        teacher_opts = ["MODEL.META_ARCHITECTURE", architecture, *teacher_opts]
+        weights_file = tmp_path / "teacher.pth"
+        opts = (*opts, "MODEL.PCKA.TEACHER.OPTS", teacher_opts,
+                "MODEL.PCKA.TEACHER.WEIGHTS", str(weights_file))  # fmt: skip
+        torch.save(build_model(teacher_config(tiny(*opts))).state_dict(), weights_file)
+        architecture, student_opts = DETECTORS[student]
+        cfg = tiny(*opts, *student_opts, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture,
+                   "MODEL.PCKA.TERMS", terms)  # fmt: skip
+        return build_model(cfg).train()
+
+    return make
+
+
+def small(features, **keys):
+    """One term with patches of one cell, so that the tiny maps have some."""
+    return [{"FEATURES": features, "LOSS_ARGS": {"patch_size": 1, "grouping": "batch"}, **keys}]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "levels"),
+    [
+        ("Faster R-CNN", "Faster R-CNN", ["p2", "p6"]),
+        ("Cascade Mask R-CNN", "Faster R-CNN", ["p2", "p5"]),
+        ("Mask R-CNN", "Mask R-CNN", ["p2", "p5"]),
+        ("Panoptic FPN", "Cascade Mask R-CNN", ["p2", "p5"]),
+        ("FCOS", "Cascade R-CNN", ["p3", "p6"]),
+        ("RetinaNet", "RetinaNet", ["p3", "p7"]),
+        ("RetinaNet", "FCOS", ["p3", "p7"]),
+        ("Faster R-CNN", "RetinaNet", ["p3", "p6"]),
+        ("FCOS", "Faster R-CNN", ["p3", "p6"]),
+        ("Faster R-CNN", "FCOS", ["p3", "p6"]),
+    ],
 )
-
-
-@pytest.mark.parametrize("student", ["GeneralizedRCNN", "RetinaNet"])
-@pytest.mark.parametrize("teacher", ["GeneralizedRCNN", "RetinaNet"])
-def test_1_any_detector_teaches_any_other(tiny, batch, tmp_path, student, teacher):
-    opts = ["MODEL.META_ARCHITECTURE", teacher, *(RETINANET if teacher == "RetinaNet" else ())]
-    teacher_cfg = tiny("MODEL.PCKA.TEACHER.OPTS", opts, "MODEL.PCKA.TEACHER.WEIGHTS", "unused.pth")
-    weights_file = tmp_path / "teacher.pth"
-    torch.save(build_model(teacher_config(teacher_cfg)).state_dict(), weights_file)
-    terms = [{"FEATURES": ["p3", "p4", "p5"], "LOSS_ARGS": {"patch_size": 1, "grouping": "batch"}}]
-    cfg = tiny(
-        "MODEL.PCKA.STUDENT_META_ARCHITECTURE", student,
-        *(RETINANET if student == "RetinaNet" else ()),
-        "MODEL.PCKA.TEACHER.OPTS", opts,
-        "MODEL.PCKA.TEACHER.WEIGHTS", str(weights_file),
-        "MODEL.PCKA.TERMS", terms,
-    )  # fmt: skip
-    model = build_model(cfg).train()
-    assert type(model.student).__name__ == student
-    assert type(model.teacher.model).__name__ == teacher
+def test_1_any_detector_teaches_any_other(pair, batch, teacher, student, levels):
+    model = pair(teacher, student, small(levels))
+    assert type(model.student).__name__ == DETECTORS[student][0]
+    assert type(model.teacher.model).__name__ == DETECTORS[teacher][0]
+    inputs = batch((128, 192), (192, 128))
     with EventStorage():
-        losses = model(batch((64, 96), (96, 64)))
-    assert {"loss_pcka_p3", "loss_pcka_p4", "loss_pcka_p5", "loss_cls"} <= losses.keys()
-    sum(losses.values()).backward()
-    assert model.student.backbone.fpn_output3.weight.grad.abs().sum() > 0
+        losses = model(inputs)
+    own = {name for name in losses if "pcka" not in name}
+    assert losses.keys() == own | {f"loss_pcka_{level}" for level in levels} and own
+    assert ("loss_mask" in own) == ("Mask" in student)
+    sum(losses[f"loss_pcka_{level}"] for level in levels).backward()
+    assert model.student.backbone.fpn_lateral3.weight.grad.abs().sum() > 0
     with torch.no_grad():
-        assert "instances" in model.eval()(batch((64, 64)))[0]
+        assert "instances" in model.eval()(inputs[:1])[0]
 
 
 def test_1_the_students_own_forward_gives_its_own_losses(tiny, batch):
@@ -133,6 +167,29 @@ def test_3_levels_by_name_with_channels_from_output_shape(tiny):
     channel[0]["ADAPTER"] = "conv1x1"
     model = build_model(tiny(*wide))
     assert model.distill.adapters["pcka_p3"].weight.shape == (8, 12, 1, 1)
+
+
+def test_3_levels_of_one_pyramid_only(pair):
+    """p2 to p6 against p3 to p7: the shared ones by name, the others are errors."""
+    model = pair("Faster R-CNN", "RetinaNet", small(["p3", "p4", "p5", "p6"]))
+    pairs = [(p.student, p.teacher, p.stride) for p in model.distill.pairings.values()]
+    assert pairs == [("p3", "p3", 8), ("p4", "p4", 16), ("p5", "p5", 32), ("p6", "p6", 64)]
+    with pytest.raises(ConfigError, match=r"no feature 'p7' and 0 of stride 128"):
+        pair("Faster R-CNN", "RetinaNet", small(["p7"]))
+
+
+def test_3_stages_of_other_widths_through_adapters(pair, batch):
+    """res2 to res5 of the bottom-up networks, the student's half as wide as the teacher's."""
+    stages = ["res2", "res3", "res4", "res5"]
+    terms = small(stages, LOSS_ARGS={"patch_size": 1}, ADAPTER="conv1x1")
+    model = pair("RetinaNet", "FCOS", terms)
+    widths = {k: a.weight.shape[:2] for k, a in model.distill.adapters.items()}
+    assert widths == {f"pcka_res{i}": (2**i * 2, 2**i) for i in (2, 3, 4, 5)}
+    with EventStorage():
+        losses = model(batch((64, 96), (96, 64)))
+    sum(losses[f"loss_pcka_{stage}"] for stage in stages).backward()
+    assert all(a.weight.grad.abs().sum() > 0 for a in model.distill.adapters.values())
+    assert model.student.backbone.bottom_up.res2[0].conv1.weight.grad.abs().sum() > 0
 
 
 def test_4_teacher_is_not_in_the_module_tree(tiny, batch):
@@ -203,13 +260,13 @@ def test_5_state_dict_round_trip_keeps_version_marks(tiny):
 
 @pytest.mark.parametrize(
     ("workers", "evaluate", "detector"),
-    [(0, 0, ()), (0, 2, ()), (2, 0, ()), (2, 2, ()), (0, 0, "RetinaNet")],
+    [(0, 0, "Faster R-CNN"), (0, 2, "Faster R-CNN"), (2, 0, "Faster R-CNN"),
+     (2, 2, "Faster R-CNN"), (0, 0, "RetinaNet"), (0, 0, "FCOS")],
 )
 def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate, detector):
-    if detector:
-        detector = (*RETINANET, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", detector)
+    architecture, detector = DETECTORS[detector]
     opts = (
-        *detector,
+        *detector, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture,
         "MODEL.PCKA.TERMS", ADAPTED,
         "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2,
         "TEST.EVAL_PERIOD", evaluate,

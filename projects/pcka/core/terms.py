@@ -187,6 +187,11 @@ class DistillTerms(nn.Module):
             losses[f"loss_{key}"] = pair.weight * loss(*inputs)
         return losses
 
+    @property
+    def gathers(self) -> bool:
+        """Whether a loss reads the batches of all processes, which then have to be of one shape."""
+        return any(loss.gather for loss in self.losses.values())
+
     def similarities(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The readable figure behind each loss: ``{"cka/pcka_p2": 0.93}`` from ``forward``'s."""
         return {

@@ -1,10 +1,11 @@
 """PCKA for Detectron2.
 
-Importing this registers the meta-architecture ``DistilledDetector``, the backbone
-``build_narrow_resnet_fpn_backbone`` and the digits data sets, so that configs can name them.
+Importing this registers the meta-architectures ``DistilledDetector`` and ``FCOS``, the backbones of
+``backbones`` (narrow ResNets), ``mobilenet`` and ``fcos``, and the digits data sets, so that
+configs can name them.
 """
 
-from . import backbones
+from . import backbones, fcos, mobilenet
 from .config import ConfigError, add_pcka_config, load_config, student_config
 from .digits import register_digits
 from .distiller import DistilledDetector
@@ -19,7 +20,9 @@ __all__ = [
     "add_pcka_config",
     "backbones",
     "build_teacher",
+    "fcos",
     "load_config",
+    "mobilenet",
     "student_config",
 ]
 

@@ -5,8 +5,10 @@ detectron2's own builder insists on 64 channels for these layouts; its classes d
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+
+from .fpn import build_fpn
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -29,15 +31,19 @@ def build_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
     Raises:
         ValueError: a setting that these layouts do not have.
     """
-    bottom_up = _build_narrow_resnet(cfg, input_shape)
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """As :func:`build_narrow_resnet_fpn_backbone`, with RetinaNet's p6 and p7."""
+    return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape), top="c5")
+
+
+@BACKBONE_REGISTRY.register()
+def build_fcos_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """As :func:`build_narrow_resnet_fpn_backbone`, with the p6 and p7 of FCOS."""
+    return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape), top="p5")
 
 
 def _build_narrow_resnet(cfg, input_shape: ShapeSpec) -> ResNet:

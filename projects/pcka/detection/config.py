@@ -22,11 +22,12 @@ def add_pcka_config(cfg: CfgNode) -> None:
     pcka.LOSS_WEIGHT = 1.0
 
     pcka.TEACHER = CfgNode()
-    # A standard detectron2 config: a path, or a name of the model zoo.
+    # A standard detectron2 config, YAML or LazyConfig (.py): a path, or a name of the model zoo.
     pcka.TEACHER.CONFIG_FILE = ""
-    # "" takes the zoo's weights for a zoo name, else MODEL.WEIGHTS of that config.
+    # "" takes the zoo's weights for a zoo name, else MODEL.WEIGHTS of that config (of a LazyConfig,
+    # train.init_checkpoint).
     pcka.TEACHER.WEIGHTS = ""
-    # KEY VALUE pairs merged into the teacher's config last.
+    # KEY VALUE pairs merged into the teacher's config last; for a LazyConfig, strings key=value.
     pcka.TEACHER.OPTS = []
     # Box AP, in percent, that the whole teacher has to reach before the first step; 0 is off.
     pcka.TEACHER.MIN_AP = 0.0
@@ -35,6 +36,26 @@ def add_pcka_config(cfg: CfgNode) -> None:
 
     # List of terms; keys and defaults of an entry: see `term_template`.
     pcka.TERMS = []
+
+    # Of mixed precision (SOLVER.AMP.ENABLED): float16, detectron2's, or bfloat16.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+
+    cfg.MODEL.FCOS = fcos = CfgNode()
+    fcos.NUM_CLASSES = 80
+    fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    # Convolutions of each of the two towers, and their norm.
+    fcos.NUM_CONVS = 4
+    fcos.NORM = "GN"
+    # Probability of an object that the classifier starts from.
+    fcos.PRIOR_PROB = 0.01
+    # Cells around the centre of a box that count as positive, in strides of the level.
+    fcos.CENTER_SAMPLING_RADIUS = 1.5
+    fcos.FOCAL_LOSS_ALPHA = 0.25
+    fcos.FOCAL_LOSS_GAMMA = 2.0
+    # The score is the square root of class probability times centreness.
+    fcos.SCORE_THRESH_TEST = 0.2
+    fcos.TOPK_CANDIDATES_TEST = 1000
+    fcos.NMS_THRESH_TEST = 0.6
 
     # The user's own data: a list of {NAME, JSON, IMAGES}, each registered as a COCO data set.
     cfg.DATASETS.COCO_JSON = []
@@ -118,9 +139,9 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
     Raises:
         ConfigError: no such file, bad YAML, a Python tag, an unknown key or a wrong type.
     """
-    cfg = _SafeCfgNode(get_cfg())
+    cfg = get_cfg()
     add_pcka_config(cfg)
-    cfg.MODEL.PCKA = _SafeCfgNode(cfg.MODEL.PCKA)
+    cfg = _SafeCfgNode(cfg)
     try:
         if config_file:
             if not os.path.isfile(config_file):
@@ -143,13 +164,19 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """The student alone, as a config that unmodified detectron2 reads and builds."""
+    """The student alone, as a config that unmodified detectron2 reads and builds.
+
+    What this project registers stays in it by name: FCOS with its keys, and the backbones.
+    """
     plain = CfgNode(cfg)
     pcka = plain.MODEL.pop("PCKA")
     if plain.MODEL.META_ARCHITECTURE == META_ARCHITECTURE:
         plain.MODEL.META_ARCHITECTURE = pcka.STUDENT_META_ARCHITECTURE
+    if plain.MODEL.META_ARCHITECTURE != "FCOS":
+        plain.MODEL.pop("FCOS")
     for key in ("COCO_JSON", "COCO_ROOT"):
         plain.DATASETS.pop(key)
+    plain.SOLVER.AMP.pop("DTYPE")
     return plain
 
 

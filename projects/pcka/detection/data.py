@@ -12,6 +12,8 @@ from PIL import Image
 from .config import META_ARCHITECTURE, ConfigError, check_keys
 
 _EXIF_ORIENTATION = 0x0112
+# Where one-stage detectors keep their number of classes; the others in ROI_HEADS.
+_NUM_CLASSES_KEYS = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "FCOS": "MODEL.FCOS.NUM_CLASSES"}
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
 
 
@@ -52,7 +54,9 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
         json_file, images = metadata.get("json_file"), metadata.get("image_root")
         if name in own:
             evaluated = name in cfg.DATASETS.TEST
-            found, categories = check_coco_json(json_file, images, evaluated=evaluated)
+            found, categories = check_coco_json(
+                json_file, images, evaluated=evaluated, masks=cfg.MODEL.MASK_ON
+            )
             problems += [f"data set {name!r}: {problem}" for problem in found]
             classes = len(categories)
             for other, theirs in categories_of.items():
@@ -82,7 +86,7 @@ def num_classes_key(cfg: CfgNode) -> str:
     name = cfg.MODEL.META_ARCHITECTURE
     if name == META_ARCHITECTURE:
         name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
-    return "MODEL.RETINANET.NUM_CLASSES" if name == "RetinaNet" else "MODEL.ROI_HEADS.NUM_CLASSES"
+    return _NUM_CLASSES_KEYS.get(name, "MODEL.ROI_HEADS.NUM_CLASSES")
 
 
 def num_classes(cfg: CfgNode) -> int:
@@ -91,12 +95,13 @@ def num_classes(cfg: CfgNode) -> int:
 
 
 def check_coco_json(
-    json_file: str, images: str, *, evaluated: bool = True
+    json_file: str, images: str, *, evaluated: bool = True, masks: bool = False
 ) -> tuple[list[str], dict]:
     """Problems of one COCO annotation file, and its categories by id (empty if unreadable).
 
     Args:
         evaluated: whether it is evaluated on, which needs more of it than training does.
+        masks: whether the model learns masks.
     """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
     if not os.path.isfile(json_file):
@@ -113,12 +118,12 @@ def check_coco_json(
         return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], {}
     try:
         categories = {c["id"]: c["name"] for c in content["categories"]}
-        return _check_content(content, images, evaluated), categories
+        return _check_content(content, images, evaluated, masks), categories
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], {}
 
 
-def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
+def _check_content(content: dict, images: str, evaluated: bool, masks: bool) -> list[str]:
     problems = []
 
     def report(what: str, bad: list, remedy: str) -> None:
@@ -177,6 +182,12 @@ def _check_content(content: dict, images: str, evaluated: bool) -> list[str]:
          if len(a["bbox"]) != 4 or not (a["bbox"][2] > 0 and a["bbox"][3] > 0)],
         "boxes are [x, y, width, height] in pixels, width and height above 0",
     )  # fmt: skip
+    if masks:
+        report(
+            "annotation(s) without segmentation (annotation ids)",
+            [a["id"] for a in annotations if not a.get("segmentation")],
+            "a model with masks needs them: add them, or set MODEL.MASK_ON False",
+        )
     if evaluated:
         report(
             "annotation(s) without area or iscrowd (annotation ids)",

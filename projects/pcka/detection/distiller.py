@@ -7,8 +7,10 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..core import DistillTerms, Taps
+from ..core.distributed import world_size
 from .config import ConfigError, term_specs
 from .features import feature_modules, feature_shapes
+from .padding import padded_alike
 from .teacher import FrozenTeacher, build_teacher
 
 _PREFIX = "student."
@@ -64,6 +66,11 @@ class DistilledDetector(nn.Module):
             distill = DistillTerms(specs, feature_shapes(student), teacher.feature_shapes)
         except ValueError as error:
             raise ConfigError(f"MODEL.PCKA.TERMS: {error}") from error
+        if distill.gathers and world_size() > 1 and hasattr(student, "sem_seg_head"):
+            raise ConfigError(
+                f"MODEL.PCKA.TERMS: {name} pads the ground truth of its segmentation by itself and "
+                "cannot follow the common size that gather needs: set gather False"
+            )
         return {"student": student, "teacher": teacher, "distill": distill}
 
     @property
@@ -74,9 +81,14 @@ class DistilledDetector(nn.Module):
         """As the student's: a dict of losses in training, a list of results in evaluation."""
         if not self.training or self.teacher is None:
             return self.student(batched_inputs)
-        with self.taps.record() as features:
-            losses = self.student(batched_inputs)
-        losses.update(self.distill(features, self.teacher(batched_inputs, self.device)))
+        backbones = (self.student.backbone, self.teacher.model.backbone)
+        with padded_alike(*backbones if self.distill.gathers else ()):
+            # First: what its forward takes for a while then does not come on top of the student's.
+            names = {pair.teacher for pair in self.distill.pairings.values()}
+            taught = self.teacher(batched_inputs, self.device, names)
+            with self.taps.record() as features:
+                losses = self.student(batched_inputs)
+            losses.update(self.distill(features, taught))
         self._watch(losses)
         return losses
 

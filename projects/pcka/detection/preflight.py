@@ -9,7 +9,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from .config import META_ARCHITECTURE, ConfigError, config_differences, distils, load_config
 from .data import check_datasets, register_coco_json
 from .files import fetch
-from .teacher import teacher_config
+from .precision import step_dtype
+from .teacher import teacher_source
 
 _DEMO = "To see it run without any of this: make demo"
 
@@ -26,6 +27,7 @@ def check_run(
         ConfigError: every problem that was found, each with its remedy.
     """
     check_meta_architecture(cfg)
+    step_dtype(cfg)
     distilling = not eval_only and distils(cfg) and teacher
     if not eval_only:
         check_output_dir(cfg, resume=resume)
@@ -48,8 +50,8 @@ def check_run(
     wanted = [(cfg.MODEL.WEIGHTS, "the student's weights (MODEL.WEIGHTS)")]
     if distilling:
         try:
-            wanted.append((teacher_config(cfg).MODEL.WEIGHTS, "the teacher's weights "
-                           "(MODEL.PCKA.TEACHER.WEIGHTS)"))  # fmt: skip
+            weights = teacher_source(cfg).weights
+            wanted.append((weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)"))
         except ConfigError as error:
             problems.append(str(error))
     problems += _check_min_ap(cfg) if distilling else []

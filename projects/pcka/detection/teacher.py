@@ -3,17 +3,22 @@
 import logging
 import os
 import pickle
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ..core import FeatureShape, Taps
 from .config import ConfigError, load_config, student_config
 from .features import feature_modules, feature_shapes
 from .files import fetch
+from .lazy_config import build_lazy_model, lazy_input_format, load_lazy_config
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +66,19 @@ class FrozenTeacher:
         return getattr(getattr(self.model, "roi_heads", self.model), "num_classes", None)
 
     @torch.no_grad()
-    def __call__(self, batched_inputs: list[dict], device: torch.device) -> dict[str, Tensor]:
+    def __call__(
+        self, batched_inputs: list[dict], device: torch.device, names: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Features ``(B, C, H, W)`` by name, from images as the student's mapper made them.
 
         The teacher preprocesses for itself: channel order first, then its own mean, std and
-        padding, so that the features are those it gives on its own.
+        padding, so that the features are those it gives on its own. ``names`` are the features to
+        keep; None keeps all.
         """
         images = self._inputs(batched_inputs, device)
         with self.taps.record() as features:
             self.model.backbone(self.model.preprocess_image(images).tensor)
-        return features
+        return features if names is None else {name: features[name] for name in names}
 
     @torch.no_grad()
     def detect(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
@@ -86,6 +94,15 @@ class FrozenTeacher:
         return [{**x, "image": x["image"].flip(0)} for x in batched_inputs]
 
 
+@dataclass(frozen=True)
+class TeacherSource:
+    """What a teacher's config says of it; nothing is built or fetched yet."""
+
+    build: Callable[[], nn.Module]
+    weights: str
+    input_format: str
+
+
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     """Build MODEL.PCKA.TEACHER and load its weights.
 
@@ -94,16 +111,17 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     Raises:
         ConfigError: config or weights not found, or weights that do not fill the backbone.
     """
-    teacher_cfg = teacher_config(cfg)
-    formats = teacher_cfg.INPUT.FORMAT, cfg.INPUT.FORMAT
+    source = teacher_source(cfg)
+    formats = source.input_format, cfg.INPUT.FORMAT
     if formats[0] != formats[1] and set(formats) != {"BGR", "RGB"}:
         raise ConfigError(
             f"the teacher reads {formats[0]} images and the student {formats[1]}: only BGR and "
             "RGB can be turned into each other, set INPUT.FORMAT of both alike"
         )
-    path = fetch(teacher_cfg.MODEL.WEIGHTS, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)")
+    path = fetch(source.weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        model = build_model(teacher_cfg)
+        model = source.build()
+    _check_usable(model, cfg)
     checkpointer = _ReportingCheckpointer(model)
     try:
         checkpointer.load(path)
@@ -125,8 +143,27 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     )
 
 
+def teacher_source(cfg: CfgNode) -> TeacherSource:
+    """Read MODEL.PCKA.TEACHER, whose config is YAML or a LazyConfig (.py, which is run).
+
+    Raises:
+        ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, or without weights.
+    """
+    teacher = cfg.MODEL.PCKA.TEACHER
+    if not teacher.CONFIG_FILE.endswith(".py"):
+        plain = teacher_config(cfg)
+        return TeacherSource(partial(build_model, plain), plain.MODEL.WEIGHTS, plain.INPUT.FORMAT)
+    path, zoo_name = _config_file(teacher.CONFIG_FILE)
+    lazy = load_lazy_config(path, teacher.OPTS)
+    return TeacherSource(
+        lambda: build_lazy_model(lazy, path).to(cfg.MODEL.DEVICE),
+        _weights(teacher, zoo_name, OmegaConf.select(lazy, "train.init_checkpoint")),
+        lazy_input_format(lazy, path),
+    )
+
+
 def teacher_config(cfg: CfgNode) -> CfgNode:
-    """The teacher's own plain detectron2 config, its weights resolved, on the student's device.
+    """The config of a YAML teacher: plain detectron2, weights resolved, on the student's device.
 
     Raises:
         ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, or without weights.
@@ -138,27 +175,41 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml, or train without terms "
             "(MODEL.PCKA.LOSS_WEIGHT 0)"
         )
-    if teacher.CONFIG_FILE.endswith(".py"):
-        raise ConfigError(
-            f"teacher config {teacher.CONFIG_FILE} is a LazyConfig; only YAML configs can be "
-            "teachers so far"
-        )
-    path, zoo_name = teacher.CONFIG_FILE, ""
-    if not os.path.isfile(path):
-        path, zoo_name = zoo_file(teacher.CONFIG_FILE), teacher.CONFIG_FILE
+    path, zoo_name = _config_file(teacher.CONFIG_FILE)
     teacher_cfg = load_config(path, teacher.OPTS)
-    weights = teacher.WEIGHTS
-    if not weights and zoo_name:
-        weights = _zoo_weights(zoo_name)
-    weights = weights or teacher_cfg.MODEL.WEIGHTS
+    teacher_cfg.MODEL.WEIGHTS = _weights(teacher, zoo_name, teacher_cfg.MODEL.WEIGHTS)
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    return student_config(teacher_cfg)
+
+
+def _weights(teacher: CfgNode, zoo_name: str, own: str | None) -> str:
+    """WEIGHTS, else the zoo's, else what the teacher's config itself names."""
+    weights = teacher.WEIGHTS or (_zoo_weights(zoo_name) if zoo_name else own)
     if not weights:
         raise ConfigError(
             f"teacher {teacher.CONFIG_FILE} names no weights: set MODEL.PCKA.TEACHER.WEIGHTS to "
             "its trained checkpoint"
         )
-    teacher_cfg.MODEL.WEIGHTS = weights
-    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
-    return student_config(teacher_cfg)
+    return weights
+
+
+def _check_usable(model: nn.Module, cfg: CfgNode) -> None:
+    """Stop at a model that cannot be a teacher, or not of images of this size."""
+    backbone = feature_modules(model)["backbone"]
+    if not hasattr(model, "preprocess_image"):
+        raise ConfigError(
+            f"the teacher is a {type(model).__name__}, which has no preprocess_image: take a "
+            "detector, such as GeneralizedRCNN or RetinaNet"
+        )
+    # ViTDet pads to a square, of which a larger image is cut.
+    square = getattr(backbone, "padding_constraints", {}).get("square_size", 0)
+    if 0 < square < cfg.INPUT.MAX_SIZE_TRAIN:
+        raise ConfigError(
+            f"the teacher pads images to a square of {square} pixels, which INPUT.MAX_SIZE_TRAIN "
+            f"{cfg.INPUT.MAX_SIZE_TRAIN} exceeds: lower it to {square}, or widen the square "
+            f"(model.backbone.square_pad={-(-cfg.INPUT.MAX_SIZE_TRAIN // 64) * 64} in "
+            "MODEL.PCKA.TEACHER.OPTS)"
+        )
 
 
 class _ReportingCheckpointer(DetectionCheckpointer):
@@ -215,6 +266,11 @@ def _listing(title: str, keys, most: int = 10) -> str:
     keys = sorted(keys)
     lines = [f"  {title}: {key}\n" for key in keys[:most]]
     return "".join(lines) + (f"  ... and {len(keys) - most} more {title}\n" if keys[most:] else "")
+
+
+def _config_file(name: str) -> tuple[str, str]:
+    """``(path, "")`` of a file here, ``(path, name)`` of one in detectron2's model zoo."""
+    return (name, "") if os.path.isfile(name) else (zoo_file(name), name)
 
 
 def zoo_file(name: str) -> str:

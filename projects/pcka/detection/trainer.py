@@ -1,10 +1,10 @@
 """detectron2's trainer, with COCO evaluation and a resume that continues the same run."""
 
-import json
+import logging
 import os
-import time
+import weakref
 
-import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
@@ -12,14 +12,17 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-from .config import ConfigError, distils, student_config
+from .config import ConfigError, distils
 from .distiller import DistilledDetector
+from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
+from .precision import MixedPrecisionTrainer, step_dtype
+from .processes import share_buffers, share_model
 from .stream import TrainingStream, random_state, set_random_state
-from .teacher_checks import check_ap, check_pixels
 
 
 class Trainer(DefaultTrainer):
@@ -27,17 +30,52 @@ class Trainer(DefaultTrainer):
 
     A config without any active term trains exactly as ``DefaultTrainer`` does, detectron2's own
     loader included. With terms, a run that is killed and resumed ends in the same weights as one
-    that was not (one process, CPU).
+    that was not (CPU, as many processes as before).
     """
 
     def __init__(self, cfg: CfgNode):
-        super().__init__(cfg)
-        if self.exact_resume:
-            check_maps(cfg, unwrapped(self.model), self.data_loader.stream.sizes)
+        """
+        Args:
+            cfg: of all processes together; with SOLVER.REFERENCE_WORLD_SIZE, of so many.
+
+        Raises:
+            ConfigError: maps too small for a term, or what several processes cannot train.
+        """
+        # Not DefaultTrainer's own: its DDP wants GPUs, its mixed precision CUDA and float16.
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        dtype = step_dtype(cfg)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        if hasattr(loader, "stream"):
+            check_maps(cfg, model, loader.stream.sizes)
+        parts = share_model(model), loader, optimizer
+        self._trainer = (
+            SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
 
     @property
     def exact_resume(self) -> bool:
         return hasattr(self.data_loader, "stream")
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As detectron2's; ConfigError where not all processes see the checkpoint."""
+        super().resume_or_load(resume)
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise ConfigError(
+                f"the processes would go on from the iterations {starts}: to resume, OUTPUT_DIR "
+                f"{self.cfg.OUTPUT_DIR} has to be one folder that all machines see"
+            )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None, skip_steps: int = 0):
@@ -75,9 +113,12 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         hooks = super().build_hooks()
         if self.exact_resume:
-            hooks.append(RandomStateHook())
+            # Before the checkpointer asks for it.
+            hooks.insert(0, RandomStateHook())
         if distils(self.cfg):
             hooks.insert(0, TeacherCheckHook())
+        if comm.get_world_size() > 1:
+            hooks.insert(0, UnusedParametersHook())
         # Last, after the final evaluation.
         return [*hooks, SummaryHook()] if comm.is_main_process() else hooks
 
@@ -89,10 +130,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None):
-        """As detectron2's; in a distillation run, without a trace in the random state.
+        """As detectron2's, of one model on all processes.
 
-        A resumed run does not repeat the evaluations that the first one made on its way.
+        In a distillation run without a trace in the random state: a resumed run does not repeat
+        the evaluations that the first one made on its way.
         """
+        share_buffers(model)
         if not distils(cfg):
             return super().test(cfg, model, evaluators)
         state = random_state()
@@ -100,103 +143,6 @@ class Trainer(DefaultTrainer):
             return super().test(cfg, model, evaluators)
         finally:
             set_random_state(state)
-
-
-class TeacherCheckHook(HookBase):
-    """Checks the teacher's images and AP before the first step; a resumed run has passed."""
-
-    def before_train(self) -> None:
-        trainer = self.trainer
-        if trainer.start_iter > 0:
-            return
-        model = unwrapped(trainer.model)
-        if trainer.exact_resume and comm.is_main_process():
-            check_pixels(model.teacher, trainer.cfg, trainer.data_loader.stream.dicts)
-        if trainer.cfg.MODEL.PCKA.TEACHER.MIN_AP > 0:
-            check_ap(model.teacher, trainer.cfg, model.device)
-
-
-class RandomStateHook(HookBase):
-    """Carries the random state and the position in the training data through a checkpoint."""
-
-    def __init__(self):
-        self._loaded = None
-
-    def state_dict(self) -> dict:
-        return {
-            **random_state(),
-            "stream_seed": self.trainer.data_loader.stream.seed,
-            # One-stage detectors keep a running mean of their positives as a bare number.
-            "student_numbers": {
-                key: value
-                for key, value in vars(unwrapped(self.trainer.model).student).items()
-                if type(value) is float
-            },
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self._loaded = state
-
-    def before_train(self) -> None:
-        if self._loaded is None:
-            return
-        trainer = self.trainer
-        trainer._trainer.reset_data_loader(
-            lambda: trainer.build_train_loader(
-                trainer.cfg, seed=self._loaded["stream_seed"], skip_steps=trainer.start_iter
-            )
-        )
-        vars(unwrapped(trainer.model).student).update(self._loaded["student_numbers"])
-        set_random_state(self._loaded)
-        self._loaded = None
-
-
-class SummaryHook(HookBase):
-    """Writes ``summary.json`` (AP, parameters, seconds, ...) and the student's plain config."""
-
-    def before_train(self) -> None:
-        self._start = time.perf_counter()
-        cfg = self.trainer.cfg
-        with open(os.path.join(cfg.OUTPUT_DIR, "student.yaml"), "w") as file:
-            file.write(student_config(cfg).dump())
-
-    def after_train(self) -> None:
-        trainer = self.trainer
-        path = os.path.join(trainer.cfg.OUTPUT_DIR, "summary.json")
-        resumed_at_the_end = trainer.start_iter >= trainer.max_iter and os.path.exists(path)
-        # Stopped early, or finished before and resumed: those figures stand.
-        if trainer.iter < trainer.max_iter or resumed_at_the_end:
-            return
-        model = unwrapped(trainer.model)
-        student = model.student if isinstance(model, DistilledDetector) else model
-        summary = {
-            "iterations": trainer.max_iter,
-            "seed": trainer.cfg.SEED,
-            "parameters": sum(p.numel() for p in student.parameters()),
-            "seconds": time.perf_counter() - self._start,
-            "first_iteration": trainer.start_iter,
-            "device": trainer.cfg.MODEL.DEVICE,
-            "threads": torch.get_num_threads(),
-            "results": _json_values(getattr(trainer, "_last_eval_results", {})),
-        }
-        with open(path + ".part", "w") as file:
-            json.dump(summary, file, indent=2)
-        os.replace(path + ".part", path)
-
-
-def _json_values(results: dict) -> dict:
-    """Results with None for NaN (no object of that size), which JSON does not have."""
-    return {
-        key: _json_values(value) if isinstance(value, dict) else None if value != value else value
-        for key, value in results.items()
-    }
-
-
-def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside DistributedDataParallel, or itself."""
-    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
-        return model.module
-    return model
 
 
 def check_maps(cfg: CfgNode, model: DistilledDetector, sizes) -> None:

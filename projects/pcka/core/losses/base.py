@@ -26,6 +26,11 @@ class DistillLoss(nn.Module):
         super().__init__()
         self.options = options
 
+    @property
+    def gather(self) -> bool:
+        """Whether it reads the batches of all processes, which then have to be of one shape."""
+        return self.options.get("gather", False)
+
     def check_map(self, height: int, width: int) -> None:
         """Raise ValueError for a map of this size that cannot be learnt from."""
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cka import working_dtype
 from ..closed_form import cka_with_gradients
@@ -22,6 +22,7 @@ from ..patches import (
     patch_shape,
     to_patches,
 )
+from .base import DistillLoss, check_estimator
 
 # The part of a map that is worked on at a time, in bytes: it stays in the cache of a CPU, and
 # fills a GPU. All else that is alive at once is a small multiple of it.
@@ -81,10 +82,10 @@ def patch_cka(
     return with_gradients(partial(_compute, options=options), student, teacher)
 
 
-class PatchCKA(nn.Module):
+class PatchCKA(DistillLoss):
     """``1 -`` :func:`patch_cka`, as a loss; the arguments are the same."""
 
-    inputs, needs_target = "maps", False
+    inputs = "maps"
     similarity = "cka"
 
     def __init__(
@@ -98,40 +99,30 @@ class PatchCKA(nn.Module):
         resize: str = "bilinear",
         gather: bool = False,
     ):
-        super().__init__()
         check_choice("grouping", grouping, GROUPINGS)
         check_choice("resize", resize, RESIZES)
-        for name, value in (("center", center), ("debiased", debiased), ("gather", gather)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} is true or false, got {value!r}")
-        _check_estimator(center, debiased)
-        _share(inter)
-        self.patch_size = patch_shape(patch_size)
-        self.grouping = grouping
-        self.center = center
-        self.inter = inter
-        self.debiased = debiased
-        self.resize = resize
-        self.gather = gather
-
-    @property
-    def needs_equal_width(self) -> bool:
-        return _needs_equal_width(self.grouping, _share(self.inter))
+        check_estimator(center, debiased, gather)
+        self.needs_equal_width = _needs_equal_width(grouping, _share(inter))
+        super().__init__(
+            patch_size=patch_shape(patch_size),
+            grouping=grouping,
+            center=center,
+            inter=inter,
+            debiased=debiased,
+            resize=resize,
+            gather=gather,
+        )
 
     def check_map(self, height: int, width: int) -> None:
         """Raise ValueError for a map of too few patches."""
-        check_grid(height, width, self.patch_size, center=self.center, debiased=self.debiased)
+        patch_size, center, debiased = (
+            self.options[name] for name in ("patch_size", "center", "debiased")
+        )
+        check_grid(height, width, patch_size, center=center, debiased=debiased)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, C', H, W)`` -> scalar in [0, 1]; debiased: [0, 2]."""
-        return 1 - patch_cka(student, teacher, **self._arguments())
-
-    def _arguments(self) -> dict:
-        names = "patch_size grouping center inter debiased resize gather"
-        return {name: getattr(self, name) for name in names.split()}
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
+        return 1 - patch_cka(student, teacher, **self.options)
 
 
 def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options: _Options):
@@ -214,11 +205,6 @@ def _needs_equal_width(grouping: str, share: float) -> bool:
     return grouping == "channel" or share > 0
 
 
-def _check_estimator(center: bool, debiased: bool) -> None:
-    if debiased and not center:
-        raise ValueError("debiased CKA is centred by definition: leave center=True")
-
-
 def _check_maps(student: Tensor, teacher: Tensor, options: _Options) -> None:
     shapes = tuple(student.shape), tuple(teacher.shape)
     if student.dim() != 4 or teacher.dim() != 4:
@@ -240,5 +226,5 @@ def _check_maps(student: Tensor, teacher: Tensor, options: _Options) -> None:
         )
     check_choice("grouping", options.grouping, GROUPINGS)
     check_choice("resize", options.resize, RESIZES)
-    _check_estimator(options.center, options.debiased)
+    check_estimator(options.center, options.debiased, options.gather)
     check_grid(*shapes[0][2:], options.patch_size, center=options.center, debiased=options.debiased)
