@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torchvision
 
+from pcka.comparison import LOG
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config, save_config
@@ -50,7 +51,9 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
                 f"output_dir {folder} holds a run of another config (different: "
                 f"{', '.join(changed)}): set these back, or name another folder"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (
+        folder.is_dir() and all(file.name == LOG for file in folder.iterdir())
+    ):
         raise ConfigError(f"output_dir {folder} holds something else: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
