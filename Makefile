@@ -7,9 +7,10 @@ CONFIG ?=
 ARGS ?=
 
 PY := $(VENV)/bin/python
-.PHONY: help env demo test train lint clean
+.PHONY: help env demo demo-classification test train lint clean
 
 ## make demo                 train a teacher, a student and a distilled student; compare (SEEDS=1)
+## make demo-classification  the same for classifiers: student alone, KD and RCKA
 ## make test                 lint, then the tests (ARGS="-k name" goes to pytest)
 ## make train CONFIG=FILE    train by a config (ARGS="KEY VALUE ..." overrides its keys)
 ## make lint                 ruff alone
@@ -29,6 +30,9 @@ env:
 
 demo: env
 	"$(PY)" tools/compare.py configs/quickstart/demo.yaml --seeds $(SEEDS)
+
+demo-classification: env
+	"$(PY)" tools/compare.py configs/classification/digits/demo.yaml --seeds $(SEEDS)
 
 # One thread: the tests' tensors are small, and two threads beside another busy process are slower.
 test: export OMP_NUM_THREADS = 1

@@ -20,6 +20,7 @@ import torch
 import torchvision
 from torch import nn
 
+from pcka.comparison import LOG
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config, save_config
@@ -56,7 +57,7 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
                 f"{', '.join(changed)}): set these back, or name another folder"
             )
     elif folder.exists() and not (
-        folder.is_dir() and all(file.suffix == _PART for file in folder.iterdir())
+        folder.is_dir() and all(f.suffix == _PART or f.name == LOG for f in folder.iterdir())
     ):
         raise ConfigError(f"output_dir {folder} holds something else: name another folder")
     folder.mkdir(parents=True, exist_ok=True)

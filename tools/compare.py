@@ -4,22 +4,35 @@
 tools/compare.py configs/quickstart/demo.yaml [--seeds 3] [--jobs 2] [--output DIR]
                  [KEY VALUE ...]
 
-Finished runs are kept: called again, it trains what is missing.
+The file says by TASK whether these are detectors or classifiers. Finished runs are kept: called
+again, it trains what is missing.
 """
 
 import argparse
+import importlib
 import os
 import shlex
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.detection import ConfigError  # noqa: E402
-from pcka.detection.comparison import load_comparison, train_all  # noqa: E402
-from pcka.detection.report import write_report  # noqa: E402
+from pcka.comparison import Task, load_comparison, train_all, write_report  # noqa: E402
+from pcka.errors import ConfigError, unknown_key  # noqa: E402
+
+# Imported when asked for: classification needs no detectron2.
+TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
+
+
+def task_of(name: str) -> Task:
+    """The task that a comparison file names."""
+    if name not in TASKS:
+        raise ConfigError(f"TASK: {unknown_key(name, TASKS)}")
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # classification lies there, not installed
+    return importlib.import_module(TASKS[name]).TASK
 
 
 def seed_list(text: str) -> list[int]:
@@ -55,7 +68,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # takes its trainings along
     try:
         comparison = load_comparison(
-            args.comparison, seeds=args.seeds, opts=args.opts, output_dir=args.output
+            args.comparison, task_of, seeds=args.seeds, opts=args.opts, output_dir=args.output
         )
         train_all(comparison, jobs=max(1, args.jobs))
     except (ConfigError, RuntimeError) as error:

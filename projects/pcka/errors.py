@@ -1,7 +1,8 @@
 """What a user asked for and cannot have, in words: shared by detection and classification."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -24,6 +25,18 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     close = nearest(key, known)
     hint = f", did you mean {close!r}?" if close else "."
     return f"unknown key {key!r}{hint} Known: {', '.join(known)}"
+
+
+def check_keys(entry: Any, known: Sequence[str], *, required: Sequence[str], where: str) -> None:
+    """Raise ConfigError unless ``entry`` is a mapping of known keys, the required ones filled."""
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} is a mapping with {', '.join(known)}, got {entry!r}")
+    for key in entry:
+        if key not in known:
+            raise ConfigError(f"{where}: {unknown_key(key, known)}")
+    for key in required:
+        if not entry.get(key):
+            raise ConfigError(f"{where}: {key} is missing")
 
 
 def _initials(name: str) -> tuple[str, ...]:

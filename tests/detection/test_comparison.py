@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pcka.comparison import Comparison, Run, load_comparison, markdown_table
 from pcka.detection import ConfigError
-from pcka.detection.comparison import Comparison, Run, load_comparison
-from pcka.detection.report import markdown_table
+from pcka.detection.comparison import TASK
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def test_bad_files(comparison_yaml, change, words):
     change(content)
     comparison_yaml.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=words):
-        load_comparison(str(comparison_yaml), seeds=[1], opts=[])
+        load_comparison(str(comparison_yaml), lambda name: TASK, seeds=[1], opts=[])
 
 
 def test_statistics_of_made_up_results():
@@ -136,8 +136,8 @@ def test_statistics_of_made_up_results():
             for s, ap in enumerate(aps, start=1)
         ]
 
-    run = Run("", 1, "", (), Path(), False, 1)
-    comparison = Comparison("", Path(), run, {"alone": [run], "PCKA": [run]})
+    run = Run(TASK, "", 1, (), (), Path(), False, 1)
+    comparison = Comparison(TASK, "", Path(), run, {"alone": [run], "PCKA": [run]})
     results = {"teacher": entries(50.0)[:1], "alone": entries(10.0, 20.0, 30.0),
                "PCKA": entries(13.0, 24.0, 35.0)}  # fmt: skip
     lines = markdown_table(comparison, results).splitlines()

@@ -192,18 +192,6 @@ def config_differences(a: CfgNode, b: CfgNode, prefix: str = "") -> list[str]:
     return names
 
 
-def check_keys(entry, known: tuple, *, required: tuple, where: str) -> None:
-    """Raise ConfigError unless ``entry`` is a mapping of known keys, the required ones filled."""
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where} is a mapping with {', '.join(known)}, got {entry!r}")
-    for key in entry:
-        if key not in known:
-            raise ConfigError(f"{where}: {unknown_key(key, known)}")
-    for key in required:
-        if not entry.get(key):
-            raise ConfigError(f"{where}: {key} is missing")
-
-
 class _SafeCfgNode(CfgNode):
     """Reads YAML without running code, file by file along ``_BASE_``."""
 

@@ -9,7 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-from .config import META_ARCHITECTURE, ConfigError, check_keys
+from ..errors import ConfigError, check_keys
+from .config import META_ARCHITECTURE
 
 _EXIF_ORIENTATION = 0x0112
 # Where one-stage detectors keep their number of classes; the others in ROI_HEADS.

@@ -1,0 +1,111 @@
+"""Classifiers in comparisons: the :class:`pcka.comparison.Task` of ``classification.train``."""
+
+import csv
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from pcka.comparison import Comparison, Task
+from pcka.errors import ConfigError
+
+from .config import Config, config_differences, load_config
+from .distiller import build_terms
+from .figures import accuracy_figure
+from .models import create_model
+from .records import CHECKPOINT, CONFIG, METRICS, STUDENT
+
+ROOT = Path(__file__).parents[1]  # of the checkout, which holds this package
+
+
+class Classification(Task):
+    """Runs of a classification config, compared by top-1 after the last epoch."""
+
+    seed_key = "seed"
+    output_key = "output_dir"
+    teacher_key = "teacher.weights"
+    weights = STUDENT
+    checkpoint = CHECKPOINT
+    unit = "epoch"
+    metrics = ("top-1", "top-5", "best top-1")
+    cost = "images/s"
+
+    def load(self, files: tuple[str, ...], opts: tuple[str, ...]) -> Config:
+        return load_config(files, opts)
+
+    def differences(self, folder: Path, cfg: Config) -> list[str]:
+        return config_differences(load_config([folder / CONFIG]), cfg)
+
+    def needs_teacher(self, cfg: Config) -> bool:
+        return cfg.distils
+
+    def length(self, cfg: Config) -> int:
+        return cfg.train.epochs
+
+    def progress(self, folder: Path) -> int:
+        rows = read_metrics(folder)
+        return int(rows[-1]["epoch"]) if rows else 0
+
+    def check(self, cfg: Config) -> None:
+        """Names of models, and whether the terms fit them."""
+        sides = [cfg.student] if cfg.teacher is None else [cfg.student, cfg.teacher]
+        try:
+            models = [create_model(side.name, 10) for side in sides]
+            if cfg.distils:
+                build_terms(cfg.terms, *models, cfg.data.image_size or 64)
+        except ValueError as error:
+            raise ConfigError(f"{cfg.output_dir}: {error}") from error
+
+    def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
+        command = [sys.executable, "-m", "classification.train"]
+        command += [word for file in files for word in ("--config-file", file)]
+        return [*command, "--resume"] if resume else command
+
+    def environment(self) -> dict[str, str]:
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+    def results(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        return {
+            "top-1": summary["last"]["top1"],
+            "top-5": summary["last"]["top5"],
+            "best top-1": summary["best"]["top1"],
+            "parameters": summary["parameters"],
+            "images/s": summary["images_per_second"],
+        }
+
+    def note(self, cfg: Config) -> str:
+        images = "held out of training" if cfg.data.holdout else "for evaluation"
+        return (
+            f"Accuracy in percent on the images of {cfg.data.name} {images}, after the "
+            "last epoch; best: the highest of all epochs, chosen on these very images. Images/s: "
+            "of training."
+        )
+
+    def draw_picture(self, comparison: Comparison) -> Figure:
+        curves = {
+            label: [_curve(run.output_dir) for run in comparison.students[label]]
+            for label in comparison.picture["STUDENTS"]
+        }
+        teacher = comparison.teacher.results["top-1"]
+        return accuracy_figure(curves, teacher=teacher, title=comparison.title)
+
+
+TASK = Classification()
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's metrics; none where it has not evaluated yet."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _curve(folder: Path) -> tuple[list[int], list[float]]:
+    rows = read_metrics(folder)
+    return [int(row["epoch"]) for row in rows], [float(row["top1"]) for row in rows]

@@ -1,0 +1,73 @@
+"""What a comparison has to know of the runs of one kind: detection's, or classification's."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Task(ABC):
+    """Runs of one kind: how to read their configs, train them and read their results.
+
+    Attributes:
+        seed_key, output_key, teacher_key: keys of a config: its seed, its folder, and the file of
+            weights of its teacher.
+        weights, checkpoint: files in a run's folder: the trained network, and what is there once
+            the run can be resumed.
+        unit: of progress.
+        metrics: columns of the table; students are compared by the first.
+        cost: another one, a mean over seeds: seconds, or images per second.
+    """
+
+    seed_key: str
+    output_key: str
+    teacher_key: str
+    weights: str
+    checkpoint: str
+    unit: str
+    metrics: tuple[str, ...]
+    cost: str
+
+    @abstractmethod
+    def load(self, files: tuple[str, ...], opts: tuple[str, ...]) -> Any:
+        """The config of files and overrides; raises ConfigError for one that is not valid."""
+
+    @abstractmethod
+    def differences(self, folder: Path, cfg: Any) -> list[str]:
+        """Keys in which the config of the run in ``folder`` differs from ``cfg``."""
+
+    @abstractmethod
+    def needs_teacher(self, cfg: Any) -> bool:
+        """Whether the run is taught."""
+
+    @abstractmethod
+    def length(self, cfg: Any) -> int:
+        """Of the run, in ``unit``."""
+
+    @abstractmethod
+    def progress(self, folder: Path) -> int:
+        """How far the run in ``folder`` is, in ``unit``."""
+
+    @abstractmethod
+    def check(self, cfg: Any) -> None:
+        """Raise ConfigError for what keeps the run from starting, its teacher's weights aside."""
+
+    @abstractmethod
+    def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
+        """What trains; overrides are appended."""
+
+    def environment(self) -> dict[str, str]:
+        """Variables that the process needs in addition."""
+        return {}
+
+    @abstractmethod
+    def results(self, summary: Mapping[str, Any]) -> dict[str, float]:
+        """A finished run's figures by column: ``metrics``, ``parameters`` and ``cost``."""
+
+    @abstractmethod
+    def note(self, cfg: Any) -> str:
+        """What the columns are, in words, to stand below the table."""
+
+    @abstractmethod
+    def draw_picture(self, comparison: Any) -> Any:
+        """A matplotlib figure of the finished ``Comparison``."""
