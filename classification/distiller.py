@@ -125,6 +125,9 @@ class Distiller(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``(B, 3, H, W)``, ``(B,)`` -> scalars whose sum is the loss."""
+        if self.distill is not None:
+            # First: what its forward takes for a while then does not come on top of the student's.
+            taught = self.teacher(images)
         features = self._tapped(images)
         losses = {}
         if self.ce_weight:
@@ -132,7 +135,7 @@ class Distiller(nn.Module):
             entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             losses["loss_ce"] = self.ce_weight * entropy
         if self.distill is not None:
-            losses.update(self.distill(features, self.teacher(images), labels))
+            losses.update(self.distill(features, taught, labels))
         return losses
 
     def channels_last(self) -> None:
