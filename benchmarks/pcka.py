@@ -105,7 +105,7 @@ def measure(b, levels, names, rounds, device, dtype):
             variants = {n: v for n, v in variants.items() if n not in CENTRED}
         if "fused" in variants:
             peak = peak_bytes(lambda: step(variants["fused"]), device)  # noqa: B023
-            memory[level] = peak and peak / (student.numel() * student.element_size())
+            memory[level] = peak / (student.numel() * student.element_size())
         values = {n: float(step(v)) for n, v in variants.items() if n not in CENTRED}
         for n, value in values.items():
             same = next(v for m, v in values.items() if ("inter" in m) == ("inter" in n))
@@ -147,7 +147,7 @@ def main():
         if fused:
             print(f"fused over floor: {sum(fused.values()) / sum(floors.values()):.2f}")
         if memory:
-            shown = ", ".join(f"{k} {v:.2f}" for k, v in memory.items() if v is not None)
+            shown = ", ".join(f"{k} {v:.2f}" for k, v in memory.items())
             print(f"fused, peak memory above the inputs in maps: {shown}")
 
 

@@ -1,13 +1,17 @@
 """Clocks for the benchmarks: variants take turns in one run, on CPU or GPU, and medians count."""
 
 import argparse
+import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 # `import pcka` means the package, not the script of that name in this folder: look here last.
 _HERE = str(Path(__file__).parent)
@@ -94,25 +98,20 @@ def rates(times: Mapping[str, float], device: torch.device) -> tuple[float, floa
     return 2 * size**3 / times["gemm"], moved / times["copy"]
 
 
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Memory that one call takes at its height, above what was there; None where unknown."""
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Memory of tensors that one call takes at its height, above what was there."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    try:
-        before = _status("VmRSS")
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")  # forget the high-water mark
-        call()
-        return _status("VmHWM") - before
-    except OSError:
-        return None
-
-
-def _status(key: str) -> int:
-    with open("/proc/self/status") as f:
-        line = next(line for line in f if line.startswith(key))
-    return int(line.split()[1]) * 1024
+    # What the process holds says little: the heap keeps what was freed. So every allocation.
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            call()
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"])
+    return max(accumulate(e["args"]["Bytes"] for e in changes), default=0)

@@ -145,7 +145,7 @@ class TrainConfig:
         label_smoothing: of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
         checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
-        log_every: steps between two lines of the log.
+        log_every: steps between two looks at the losses, which stop the run if one is not finite.
     """
 
     epochs: int = 240

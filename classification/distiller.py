@@ -1,7 +1,8 @@
 """Student, frozen teacher and terms: a batch of images and labels -> a dictionary of losses."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,8 @@ class TappedModel:
 
     def compile(self) -> None:
         """Compile the model where it stands; its hooks then stay, as they are part of the graph."""
-        # Held, for a context that is collected takes the hooks away.
-        self._held = self.taps.record()
-        features = self._held.__enter__()
+        self._hooks = ExitStack()  # kept, for the hooks go with it
+        features = self._hooks.enter_context(self.taps.record())
         self._recording = lambda: nullcontext(features)
         self.model.compile()
 
@@ -46,7 +46,8 @@ class TappedModel:
         """Channels and stride of every feature, from one black image; the model stays as it is."""
         training = self.model.training
         image = next(self.model.parameters()).new_zeros(1, 3, image_size, image_size)
-        features = self.model.eval() and self(image)
+        self.model.eval()
+        features = self(image)
         self.model.train(training)
         return {name: _shape(name, value, image_size) for name, value in features.items()}
 
@@ -78,12 +79,12 @@ class Teacher:
             torch.tensor(v, device=like.device).view(3, 1, 1)
             for v in (mean, std, data_mean, data_std)
         )
-        self.own_statistics = not (mean.equal(data_mean) and std.equal(data_std))
+        self.renormalizes = not (mean.equal(data_mean) and std.equal(data_std))
         self.scale, self.shift = data_std / std, (data_mean - mean) / std
 
     def normalize(self, images: Tensor) -> Tensor:
         """``(B, 3, H, W)``, normalised for the student -> for the teacher."""
-        return images * self.scale + self.shift if self.own_statistics else images
+        return images * self.scale + self.shift if self.renormalizes else images
 
     @torch.no_grad()  # not inference mode: the student's losses keep these tensors for backward
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -127,12 +128,18 @@ class Distiller(nn.Module):
         features = self._tapped(images)
         losses = {}
         if self.ce_weight:
-            logits = features[LOGITS].float()
+            logits = features[LOGITS]
             entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             losses["loss_ce"] = self.ce_weight * entropy
         if self.distill is not None:
             losses.update(self.distill(features, self.teacher(images), labels))
         return losses
+
+    def channels_last(self) -> None:
+        """Lay both networks out for images of that memory format."""
+        self.to(memory_format=torch.channels_last)
+        if self.teacher is not None:
+            self.teacher.model.to(memory_format=torch.channels_last)
 
     def compile(self) -> None:
         """Compile both networks; the losses stay as they are."""
@@ -142,13 +149,14 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def check_batch(self, size: int, image_size: int) -> None:
-        """Raise ValueError where a term cannot relate so few images."""
-        if self.distill is None:
-            return
-        training = self.training
+        """Raise ValueError where the student or a term cannot do with ``size`` images."""
         images = next(self.student.parameters()).new_zeros(size, 3, image_size, image_size)
+        labels = torch.zeros(size, dtype=torch.int64, device=images.device)
+        # BatchNorm in training wants several values per channel; a copy, for it notes what it sees.
+        deepcopy(self.student).train()(images)
+        training = self.training
         try:
-            self.eval()(images, torch.zeros(size, dtype=torch.int64, device=images.device))
+            self.eval()(images, labels)
         finally:
             self.train(training)
 

@@ -28,15 +28,27 @@ def evaluate(model: nn.Module, loader: Loader, process: Process, *, transform=No
     Args:
         model: ``(B, 3, H, W)`` -> logits ``(B, P)``; is left in the mode it had.
         transform: of every batch of images before the model sees it.
+
+    Raises:
+        FloatingPointError: logits that are not finite, which would count as some class.
     """
     training = model.training
     model.eval()
-    # On the device, so that a GPU never waits for the count: top-1, top-5, images.
-    counts = torch.zeros(3, dtype=torch.int64, device=process.device)
+    # On the device, so that a GPU never waits for the count: top-1, top-5, not finite, all.
+    counts = torch.zeros(4, dtype=torch.int64, device=process.device)
+    samples = 0
     for images, labels in loader.epoch(0):
         logits = model(images if transform is None else transform(images))
         hits = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-        counts += torch.stack([hits[:, 0].sum(), hits.sum(), hits.new_ones(len(hits)).sum()])
+        broken = ~logits.isfinite().all(1)
+        counts[:3] += torch.stack([hits[:, 0].sum(), hits.sum(), broken.sum()])
+        samples += len(labels)
+    counts[3] = samples
     model.train(training)
-    top1, top5, samples = process.sum(counts).tolist()
+    top1, top5, broken, samples = process.sum(counts).tolist()
+    if broken:
+        raise FloatingPointError(
+            f"{broken} of {samples} evaluated images get logits that are not finite: damaged "
+            "images, or weights that diverged; lower train.lr or set train.clip_grad_norm"
+        )
     return Accuracy(100 * top1 / samples, 100 * top5 / samples, samples)

@@ -1,7 +1,7 @@
 """One process or many: what ``torchrun`` tells, and the collectives that training needs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,17 @@ class Process:
             dist.all_reduce(values)
         return values
 
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the values that the first has, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world_size > 1:
+            dist.barrier()
+
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Process]:
@@ -48,15 +59,17 @@ def join_processes(device: str) -> Iterator[Process]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: torch sees no GPU here; set device cpu")
-    if device == "cuda":
-        if local >= torch.cuda.device_count():
-            raise ConfigError(
-                f"process {local} of this machine has no GPU of its own, there are "
-                f"{torch.cuda.device_count()}: start as many processes, --nproc-per-node"
-            )
-        device = f"cuda:{local}"
     place = torch.device(device)
     if place.type == "cuda":
+        if place.index is not None and world_size > 1:
+            raise ConfigError(f"device {device!r} cannot serve {world_size} processes: set cuda")
+        index, count = local if place.index is None else place.index, torch.cuda.device_count()
+        if index >= count:
+            raise ConfigError(
+                f"there is no GPU {index} for process {local} of this machine, which has {count}: "
+                "name one below that number; of torchrun, start one process per GPU"
+            )
+        place = torch.device("cuda", index)
         torch.cuda.set_device(place)
     if world_size == 1:
         yield Process(place)

@@ -1,28 +1,32 @@
 """What a run leaves in its folder.
 
 ``config.yaml`` (resolved), ``environment.json``, ``metrics.csv`` and TensorBoard events,
-``checkpoint.pth`` (to resume from), ``student.pth`` (the weights alone) and ``summary.json``.
+``checkpoint.pth`` (to resume from) and, at the end, ``student.pth`` (the weights alone),
+``student_ema.pth`` (their moving average, if there is one) and ``summary.json``.
 """
 
 import csv
 import json
-import logging
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from torch import nn
 
 from pcka.comparison import LOG
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config, save_config
 
-CONFIG, CHECKPOINT, STUDENT = "config.yaml", "checkpoint.pth", "student.pth"
+CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pth"
+STUDENT, STUDENT_EMA = "student.pth", "student_ema.pth"
 METRICS, SUMMARY, ENVIRONMENT = "metrics.csv", "summary.json", "environment.json"
 # What a run may be resumed with another value of: where and how it computes, not what.
 _MAY_CHANGE = (
@@ -30,7 +34,8 @@ _MAY_CHANGE = (
     "train.compile", "train.log_every", "train.checkpoint_every", "train.checkpoint_minutes",
 )  # fmt: skip
 
-logger = logging.getLogger("classification")
+_PART = ".part"  # ends the name of a file that is being written
+
 
 
 def open_folder(cfg: Config, *, resume: bool) -> Path:
@@ -52,7 +57,7 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
                 f"{', '.join(changed)}): set these back, or name another folder"
             )
     elif folder.exists() and not (
-        folder.is_dir() and all(file.name == LOG for file in folder.iterdir())
+        folder.is_dir() and all(f.suffix == _PART or f.name == LOG for f in folder.iterdir())
     ):
         raise ConfigError(f"output_dir {folder} holds something else: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,8 +66,9 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
 
 def describe_run(cfg: Config, folder: Path, device: torch.device) -> None:
     """Write the resolved config and what it runs on."""
-    save_config(cfg, folder / CONFIG)
     write_json(folder / ENVIRONMENT, environment(device))
+    with whole_file(folder / CONFIG) as part:
+        save_config(cfg, part)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -79,29 +85,49 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write what then becomes ``path``: whole, or what was there before."""
+    part = path.with_name(path.name + _PART)
+    yield part
+    os.replace(part, path)
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write, or leave what was there: never half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    """``content``, indented."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def save(content: Any, path: Path) -> None:
-    """``torch.save``, or what was there: never half a file."""
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The state dict under ``model``, as published checkpoints have it."""
+    with whole_file(path) as part:
+        torch.save({"model": model.state_dict()}, part)
 
 
 def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
-    """One line per epoch, all of them anew: a resumed run leaves no line twice."""
+    """One line per evaluation, all of them anew: a resumed run leaves no line twice."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(history)
-    os.replace(part, path)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of a finished run; None if it is not finished."""
+    path = folder / SUMMARY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def result_line(summary: dict[str, Any]) -> str:
+    """``last top-1 91.20 (epoch 240), best 91.35 (epoch 233)``."""
+    last, best = summary["last"], summary["best"]
+    ema = f", its moving average {last['ema_top1']:.2f}" if "ema_top1" in last else ""
+    return (
+        f"last top-1 {last['top1']:.2f} (epoch {last['epoch']}){ema}, "
+        f"best {best['top1']:.2f} (epoch {best['epoch']})"
+    )
 
 
 def _git(*arguments: str) -> str:

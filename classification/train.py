@@ -25,13 +25,13 @@ from pcka.errors import ConfigError
 from .checkpoints import CheckpointError, load_weights
 from .config import Config, load_config
 from .data import Data, build_data
-from .data.batches import seed_of
+from .data.batches import seed_of, share_of, train_spans
 from .distiller import Distiller, Teacher, build_terms
 from .engine import Engine
-from .evaluate import evaluate
+from .evaluate import Accuracy, evaluate
 from .models import create_model
 from .processes import Process, join_processes
-from .records import STUDENT, describe_run, open_folder
+from .records import STUDENT, describe_run, open_folder, read_summary, result_line
 
 logger = logging.getLogger("classification")
 
@@ -60,15 +60,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, Any]:
-    """One run, from its checks to its summary.
+    """One run, from its checks to its summary; one that is finished is taken as it is.
 
     Raises:
         ConfigError, CheckpointError: what the config names cannot be had; before any training.
-        FloatingPointError: a loss that is not finite.
+        FloatingPointError: a loss or a prediction that is not finite.
     """
     folder = open_folder(cfg, resume=resume)
+    summary = read_summary(folder)
+    process.wait()  # the first one will write to the folder, and all have to find it as it was
+    if summary is not None:
+        logger.info("%s is finished: %s", folder, result_line(summary))
+        return summary
     data = _build_data(cfg, process)
     distiller = build_distiller(cfg, data, process)
+    _check_last_batch(cfg, distiller, data, process)
     engine = Engine(cfg, data, distiller, process, folder)
     if resume:
         engine.load_checkpoint()
@@ -82,33 +88,37 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
         f", from step {engine.step}" if engine.step else "",
     )  # fmt: skip
     summary = engine.train()
-    logger.info("%s: last %s; best %s", folder, summary["last"], summary["best"])
+    logger.info("%s: %s", folder, result_line(summary))
     return summary
 
 
 def train_seeds(cfg: Config, seeds: list[int], process: Process, *, resume: bool) -> None:
-    """One run per seed, in ``output_dir/seed<N>``; finished ones are taken as they are."""
+    """One run per seed, in ``output_dir/seed<N>``, and their mean."""
     results = []
     for seed in seeds:
         run = replace(cfg, seed=seed, output_dir=str(Path(cfg.output_dir) / f"seed{seed}"))
-        results.append(train(run, process, resume=resume)["last"]["top1"])
-    spread = statistics.stdev(results) if len(results) > 1 else 0.0
+        results.append(train(run, process, resume=resume))
+    figures = []
+    for which in ("last", "best"):
+        top1 = [result[which]["top1"] for result in results]
+        spread = statistics.stdev(top1) if len(top1) > 1 else 0.0
+        figures.append(f"{which} {statistics.mean(top1):.2f} ± {spread:.2f}")
     logger.info(
-        "last top-1 over seeds %s: %.2f ± %.2f (sample standard deviation, n = %d)",
-        ", ".join(map(str, seeds)), statistics.mean(results), spread, len(results),
+        "top-1 over seeds %s: %s (mean ± sample standard deviation, n = %d)",
+        ", ".join(map(str, seeds)), ", ".join(figures), len(seeds),
     )  # fmt: skip
 
 
-def evaluate_student(cfg: Config, process: Process) -> None:
+def evaluate_student(cfg: Config, process: Process) -> Accuracy:
     """Accuracy of ``student.weights``, or else of what the run in ``output_dir`` came to."""
     weights = cfg.student.weights or str(Path(cfg.output_dir) / STUDENT)
     if not Path(weights).is_file():
         raise ConfigError(f"no weights to evaluate at {weights}: set student.weights")
     data = _build_data(cfg, process)
-    student = create_model(cfg.student.name, len(data.classes))
-    logger.info("%s", load_weights(student, weights))
+    student = _build_model("student", cfg.student.name, weights, data)
     accuracy = evaluate(student.to(process.device), data.val, process)
     logger.info("%s: %s", cfg.student.name, accuracy)
+    return accuracy
 
 
 def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
@@ -136,9 +146,7 @@ def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
         data_mean=cfg.data.mean,
         data_std=cfg.data.std,
     )
-    distiller = Distiller(student, teacher, terms, **options).to(process.device)
-    _check_last_batch(cfg, distiller, data)
-    return distiller
+    return Distiller(student, teacher, terms, **options).to(process.device)
 
 
 def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -> None:
@@ -178,15 +186,17 @@ def _build_model(side: str, name: str, weights: str, data: Data) -> nn.Module:
     return model
 
 
-def _check_last_batch(cfg: Config, distiller: Distiller, data: Data) -> None:
-    samples, size = data.train.samples, cfg.train.batch_size
-    last = samples % size or min(size, samples)
+def _check_last_batch(cfg: Config, distiller: Distiller, data: Data, process: Process) -> None:
+    """The smallest batch of an epoch has to be large enough for the student and the terms."""
+    size, samples, world_size = cfg.train.batch_size, data.train.samples, process.world_size
+    share = share_of(train_spans(samples, size, world_size)[-1], process.rank, world_size)
+    last = share.stop - share.start
     try:
         distiller.check_batch(last, data.image_size)
     except ValueError as error:
         raise ConfigError(
-            f"train.batch_size {size} leaves {last} of {samples} images for the last batch of an "
-            f"epoch, and {error}; take another train.batch_size"
+            f"train.batch_size {size} leaves the last batch of an epoch of {samples} images with "
+            f"{last} for each process, which is too few: {error}. Take another train.batch_size"
         ) from error
 
 
@@ -207,17 +217,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", action="append", required=True, metavar="FILE")
     parser.add_argument("--resume", action="store_true", help="continue the run in output_dir")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate the student alone")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--seeds", type=_seeds, help="1,2,3: one run each, and their mean")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--eval-only", action="store_true", help="evaluate the student alone")
+    what.add_argument("--seeds", type=_seeds, help="1,2,3: one run each, and their mean")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
     return parser.parse_intermixed_args(arguments)
 
 
 def _seeds(text: str) -> list[int]:
-    seeds = [int(part) for part in text.split(",")]
-    if len(set(seeds)) != len(seeds):
-        raise argparse.ArgumentTypeError(f"{text}: each seed once")
+    seeds = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    if len(seeds) != len(text.split(",")) or len(set(seeds)) != len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different seeds such as 1,2,3")
     return seeds
 
 

@@ -21,7 +21,7 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
 from pcka.detection.config import config_differences, term_specs
-from pcka.detection.teacher import teacher_config
+from pcka.detection.teacher_source import teacher_config
 
 ROOT = Path(__file__).parents[2]
 ADAPTED = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"}]

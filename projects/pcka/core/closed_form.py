@@ -102,8 +102,7 @@ def _is_safe(x: Tensor) -> bool:
     """
     if x.device.type != "cpu":
         return False
-    low, high = torch.aminmax(_norm(x))
-    return low.item() > 1e-2 and high.item() < 1e8
+    return all(1e-2 < norm < 1e8 for norm in _norm(x).tolist())
 
 
 def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
@@ -126,12 +125,12 @@ def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
     live = _live(*inverses)
     value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
     gradients = [None, None]
-    # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
-    for i, (side, share) in enumerate(((x, 1.0), (y, loss - 1))):
+    loss = loss[:, None, None]
+    for i, side in enumerate((x, y)):
         if needs[i]:
-            factor = _factor(side, inverses[i], live)
-            pull = k * (factor * loss)[:, None, None]
-            pull.addcmul_(difference, (factor * share)[:, None, None])
+            # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
+            pull = torch.addcmul(difference if i == 0 else difference * (loss - 1), k, loss)
+            pull.mul_(_factor(side, inverses[i], live)[:, None, None])
             gradients[i] = pull @ side.features
     return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
 

@@ -83,9 +83,12 @@ class DistilledDetector(nn.Module):
             return self.student(batched_inputs)
         backbones = (self.student.backbone, self.teacher.model.backbone)
         with padded_alike(*backbones if self.distill.gathers else ()):
+            # First: what its forward takes for a while then does not come on top of the student's.
+            names = {pair.teacher for pair in self.distill.pairings.values()}
+            taught = self.teacher(batched_inputs, self.device, names)
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
-            losses.update(self.distill(features, self.teacher(batched_inputs, self.device)))
+            losses.update(self.distill(features, taught))
         self._watch(losses)
         return losses
 

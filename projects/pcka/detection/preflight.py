@@ -10,7 +10,7 @@ from .config import META_ARCHITECTURE, ConfigError, config_differences, distils,
 from .data import check_datasets, register_coco_json
 from .files import fetch
 from .precision import step_dtype
-from .teacher import teacher_source
+from .teacher_source import teacher_source
 
 _DEMO = "To see it run without any of this: make demo"
 

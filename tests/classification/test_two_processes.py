@@ -1,0 +1,219 @@
+"""Two gloo processes: the run of one process with the same global batch; one of them writes."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import BASE, CPU, TERMS, add_tiny_models, make_config, save_teacher
+
+from classification import engine as engine_module
+from classification import records
+from classification.evaluate import Accuracy, evaluate
+from classification.models import create_model
+from classification.processes import Process, join_processes
+from classification.train import build_data, train
+from pcka.errors import ConfigError
+
+WORLD = 2
+GATHERED = [
+    {**TERMS[name], "loss_args": {**TERMS[name].get("loss_args", {}), "gather": True}}
+    for name in ("fcka", "intra", "inter")
+]
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch):
+    add_tiny_models(monkeypatch)
+
+
+def on_two_processes(job):
+    """``job(process)`` on each, as torchrun starts them; what they return, by rank."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def work(rank):
+        os.environ.update(
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank),
+            LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD),
+        )  # fmt: skip
+        try:
+            with join_processes("cpu") as process:
+                queue.put((rank, job(process)))
+        except BaseException:
+            queue.put((rank, traceback.format_exc()))
+
+    workers = [context.Process(target=work, args=(rank,)) for rank in range(WORLD)]
+    for worker in workers:
+        worker.start()
+    results = dict(queue.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    for result in results.values():
+        assert not isinstance(result, str), result
+    return [results[rank] for rank in range(WORLD)]
+
+
+def only_reads(*_):
+    raise AssertionError("the second process writes")
+
+
+def result_of(cfg, process):
+    """History and weights of a run, as plain lists; the second process may write nothing."""
+    if not process.is_main:
+        records.os.replace = engine_module.SummaryWriter = only_reads
+    engines = []
+    finish = engine_module.Engine._finish
+    engine_module.Engine._finish = lambda self: (engines.append(self), finish(self))[1]
+    try:
+        train(cfg, process)
+    finally:
+        engine_module.Engine._finish = finish
+    [engine] = engines
+    history = [{k: v for k, v in row.items() if k != "images_per_second"} for row in engine.history]
+    return history, {k: v.tolist() for k, v in engine.distiller.state_dict().items()}
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("terms", [[TERMS["kd"], TERMS["hint"]], GATHERED], ids=["kd", "cka"])
+def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
+    """Twelve steps in float64: every gradient has to be that of the whole batch."""
+    tree = {
+        "student": {"name": "tiny_plain"},  # BatchNorm's statistics are each process's own
+        "teacher": save_teacher(tmp_path / "t.pth"),
+        "terms": terms,
+        "data": {"name": "digits"},  # 1,438 images: six batches, the last one of 238
+        "train": {"batch_size": 240, "clip_grad_norm": 0.5, "lr": 0.1},
+    }
+    one = result_of(make_config(tmp_path / "one", tree), CPU)
+    cfg = make_config(tmp_path / "two", tree)
+    two, second = on_two_processes(lambda process: result_of(cfg, process))
+    assert two == second
+    for row, wanted in zip(two[0], one[0], strict=True):
+        assert row == pytest.approx(wanted, rel=1e-11)
+    for name, value in one[1].items():
+        torch.testing.assert_close(
+            torch.tensor(two[1][name]), torch.tensor(value), rtol=1e-9, atol=1e-11, msg=name
+        )
+
+
+def test_what_is_reported_is_what_is_saved(tmp_path):
+    """BatchNorm's statistics differ by process, and rank 0's are saved: all evaluate with those."""
+    tree = {
+        "train": {"epochs": 2, "lr": 0.2, "ema_decay": 0.5},
+        "student": {"name": "tiny_dropout"},
+    }
+    cfg = make_config(tmp_path / "run", tree)
+    (history, state), (_, second) = on_two_processes(lambda process: result_of(cfg, process))
+    assert state == second
+    for file, prefix in (("student.pth", ""), ("student_ema.pth", "ema_")):
+        model = create_model("tiny_dropout", 10)
+        model.load_state_dict(torch.load(tmp_path / "run" / file, weights_only=True)["model"])
+        data = build_data(cfg.data, batch_size=32, seed=1, device="cpu")
+        accuracy = evaluate(model, data.val, CPU)
+        last = history[-1]
+        assert (accuracy.top1, accuracy.top5) == (last[f"{prefix}top1"], last[f"{prefix}top5"])
+
+
+def test_every_image_is_evaluated_once(tmp_path):
+    cfg = make_config(tmp_path / "run", {"data": BASE["data"]})
+
+    def measure(process):
+        torch.manual_seed(0)
+        model = create_model("tiny_plain", 10)
+        data = build_data(
+            cfg.data, batch_size=100, seed=1, device="cpu", rank=process.rank,
+            world_size=process.world_size,
+        )  # fmt: skip
+        return evaluate(model, data.val, process), len(data.val.images)
+
+    (first, a), (second, b) = on_two_processes(measure)
+    assert (a, b) == (647, 646)
+    assert first == second == measure(CPU)[0] and first.samples == 1293
+
+
+def test_early_features_alone_leave_layers_unused(tmp_path):
+    tree = {
+        "teacher": save_teacher(tmp_path / "t.pth"),
+        "terms": [TERMS["hint"]],
+        "ce_weight": 0,
+        "student": {"name": "tiny_plain"},
+    }
+    cfg = make_config(tmp_path / "run", tree)
+    on_two_processes(lambda process: result_of(cfg, process))
+
+
+def test_a_share_of_one_image_is_refused(tmp_path):
+    """145 images are one batch of 142 and one of 3, of which each process takes 1."""
+    tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [TERMS["fcka"]]}
+    cfg = make_config(tmp_path / "run", tree, "train.batch_size", "142")
+
+    def words(process):
+        with pytest.raises(ConfigError) as error:
+            train(cfg, process)
+        return [str(error.value)]
+
+    [[first], [second]] = on_two_processes(words)
+    assert first == second
+    assert "batch_size 142 leaves the last batch of an epoch of 145 images with 1 for each" in first
+    assert not list(Path(cfg.output_dir).iterdir())
+
+
+def gpus(monkeypatch, count, **environment):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "expected"),
+    [("auto", 0, "cpu"), ("auto", 2, "cuda:0"), ("cuda", 2, "cuda:0"), ("cuda:1", 2, "cuda:1")],
+)
+def test_device_of_one_process(monkeypatch, device, count, expected):
+    gpus(monkeypatch, count)
+    with join_processes(device) as process:
+        assert process == Process(torch.device(expected)) and process.is_main
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "environment", "words"),
+    [
+        ("cuda", 0, {}, "torch sees no GPU here; set device cpu"),
+        ("cuda:2", 2, {}, "no GPU 2 .* which has 2"),
+        ("auto", 2, {"LOCAL_RANK": "2", "WORLD_SIZE": "4"}, "no GPU 2 for process 2.*one process"),
+        ("cuda:0", 2, {"LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "cannot serve 2 processes"),
+    ],
+)
+def test_devices_that_are_not_there(monkeypatch, device, count, environment, words):
+    gpus(monkeypatch, count, **environment)
+    with pytest.raises(ConfigError, match=words), join_processes(device):
+        pass
+
+
+def test_accuracy_by_hand():
+    class Logits(torch.nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :7]
+
+    class Loader:
+        def epoch(self, index):
+            ranks = torch.tensor([[9.0, 5, 4, 3, 2, 1, 0]]).repeat(3, 1)
+            yield ranks, torch.tensor([0, 4, 5])
+            yield ranks[:1], torch.tensor([1])
+
+    assert evaluate(Logits(), Loader(), CPU) == Accuracy(25.0, 75.0, 4)
+    assert str(Accuracy(25.0, 75.0, 4)) == "top-1 25.00, top-5 75.00 on 4 images"
