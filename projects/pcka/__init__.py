@@ -8,6 +8,8 @@ Map of the package (nothing is imported here):
 ``pcka.detection``
     the Detectron2 side. Importing it registers the meta-architecture ``DistilledDetector``,
     the backbones and the data sets that the configs name.
+``pcka.comparison``
+    teacher and students trained over seeds, and their table; for both sides.
 ``pcka.errors``
     the error that both sides raise for what a user asked for and cannot have.
 """

@@ -1,0 +1,140 @@
+"""Comparisons of classifiers: what their task reads, and a whole one without detectron2."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from classification.comparison import TASK
+from classification.figures import accuracy_figure
+from pcka.comparison import load_comparison
+from pcka.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+RCKA = str(ROOT / "configs" / "classification" / "methods" / "rcka.yaml")
+
+
+@pytest.fixture
+def comparison_yaml(tmp_path):
+    """Two classes of 8x8 noise, one epoch, ResNet-8 throughout."""
+    noise = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for index in range(8):
+                pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    pair = {
+        "data": {"name": "folder", "root": str(tmp_path / "images")},
+        "student": {"name": "resnet8"},
+        "teacher": {"name": "resnet8", "min_accuracy": 0},
+        "output_dir": "unused",
+        "train": {"epochs": 2, "batch_size": 8, "milestones": []},
+    }
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(pair))
+    content = {
+        "TASK": "classification",
+        "TITLE": "tiny",
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "TEACHER": {"CONFIG_FILE": str(tmp_path / "pair.yaml"), "OPTS": ["teacher", "null"]},
+        "STUDENTS": [
+            {"NAME": "alone", "CONFIG_FILE": str(tmp_path / "pair.yaml")},
+            {"NAME": "RCKA", "CONFIG_FILE": [str(tmp_path / "pair.yaml"), RCKA]},
+        ],
+        "PICTURE": {"STUDENTS": ["alone", "RCKA"]},
+    }
+    path = tmp_path / "comparison.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def load(path, *opts):
+    return load_comparison(str(path), lambda name: TASK, seeds=[3], opts=list(opts))
+
+
+@pytest.mark.slow
+def test_whole_comparison_without_detectron2(comparison_yaml, tmp_path):
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "absent" / "detectron2.py").write_text("raise ImportError('not installed')")
+    paths = [str(tmp_path / "absent"), os.environ.get("PYTHONPATH", "")]
+
+    def compare():
+        return subprocess.run(
+            [sys.executable, ROOT / "tools" / "compare.py", comparison_yaml],
+            capture_output=True, text=True, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )  # fmt: skip
+
+    run = compare()
+    assert run.returncode == 0, run.stdout + run.stderr
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert list(results) == ["teacher", "alone", "RCKA"]
+    [entry] = results["RCKA"]
+    with (out / "rcka" / "seed1" / "metrics.csv").open() as file:
+        assert entry["top-1"] == float([*csv.DictReader(file)][-1]["top1"])
+    table = (out / "table.md").read_text()
+    assert "| RCKA |" in table and "difference to the alone (top-1)" in table
+    assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    # The student saw this comparison's teacher, and a finished run is kept.
+    config = yaml.safe_load((out / "rcka" / "seed1" / "config.yaml").read_text())
+    assert config["teacher"]["weights"] == str(out / "teacher" / "student.pth")
+    again = compare()
+    assert again.returncode == 0 and "0 of 3 runs to train" in again.stdout, again.stderr
+
+
+def test_runs_of_a_file(comparison_yaml, tmp_path):
+    comparison = load(comparison_yaml, "train.epochs", "7")
+    [alone], [rcka] = comparison.students.values()
+    assert not alone.needs_teacher and rcka.needs_teacher
+    assert rcka.config.seed == 3 and rcka.config.output_dir == str(tmp_path / "out/rcka/seed3")
+    assert comparison.teacher.config.teacher is None and rcka.length == 7
+    words = TASK.command(rcka.files, resume=True)
+    assert words[-5:] == ["--config-file", rcka.files[0], "--config-file", RCKA, "--resume"]
+
+
+def test_progress_and_results(tmp_path):
+    assert TASK.progress(tmp_path) == 0
+    (tmp_path / "metrics.csv").write_text("epoch,top1\n1,10.0\n2,20.0\n")
+    assert TASK.progress(tmp_path) == 2
+    summary = {
+        "last": {"epoch": 9, "top1": 70.0, "top5": 90.0},
+        "best": {"epoch": 8, "top1": 71.0, "top5": 89.0},
+        "parameters": 5,
+        "images_per_second": 100.0,
+    }
+    assert TASK.results(summary) == {
+        "top-1": 70.0, "top-5": 90.0, "best top-1": 71.0, "parameters": 5, "images/s": 100.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["student.name", "resnet9"], "unknown model 'resnet9'"),
+        (["terms.fcka.features", "[lost]"], "the student has no feature 'lost'"),
+    ],
+)
+def test_what_cannot_start_is_known_before_any_run(comparison_yaml, opts, words):
+    [run] = load(comparison_yaml).students["RCKA"]
+    with pytest.raises(ConfigError, match=words):
+        TASK.check(TASK.load(run.files, (*run.opts, *opts)))
+
+
+def test_figure_shows_every_seed():
+    curves = {"alone": [([1, 2], [10.0, 50.0]), ([1, 2], [30.0, 60.0])], "KD": [([1, 2], [5, 70])]}
+    left, right = accuracy_figure(curves, teacher=90.0, title="t").axes
+    means = [line for line in left.lines if line.get_label() == "alone"]
+    assert list(means[0].get_ydata()) == [20.0, 55.0]
+    dots = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "o"]
+    assert dots == [[50.0, 60.0], [70.0]]
+    with pytest.raises(ValueError, match="KD: seeds"):
+        accuracy_figure({"KD": [([1], [5]), ([2], [5])]}, teacher=90.0)
