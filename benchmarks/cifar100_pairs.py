@@ -12,7 +12,6 @@ Prints the table of what is finished. Exit status: 0 all is, 3 some are left, 1 
 
 import argparse
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -102,7 +101,7 @@ def work(runs, jobs, minutes):
             running = [(run, process) for run, process in running if process.poll() is None]
     finally:
         for _, process in running:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which a job in the background ignores
         for _, process in running:
             try:
                 process.wait(GRACE)
