@@ -10,5 +10,8 @@ Map of the package (nothing is imported here):
 ``classification.config``, ``classification.data``
     what a run is, and its images.
 ``classification.distiller``, ``classification.engine``, ``classification.train``
-    student, teacher and terms; the training loop; the command.
+    student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
+    ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
+``classification.comparison``, ``classification.figures``
+    what ``tools/compare.py`` needs to know of such runs, and their picture.
 """

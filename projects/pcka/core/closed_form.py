@@ -32,8 +32,8 @@ _BLOCK = 64
 
 
 class _Side(NamedTuple):
-    features: Tensor  # (G, N, D), centred if asked for, of order 1
-    scale: Tensor | None  # (G, 1, 1), the power of two that brought them there
+    features: Tensor  # (G, N, D), centred if asked for; their products stay in range
+    scale: Tensor | None  # (G, 1, 1), the power of two that was needed for that, if any
     noise: Tensor | float  # (G,), the energy that rounding alone can leave
 
 
