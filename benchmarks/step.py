@@ -22,7 +22,7 @@ from pcka.detection import FrozenTeacher, load_config, student_config
 from pcka.detection.config import term_specs
 from pcka.detection.distiller import DistilledDetector
 from pcka.detection.features import feature_shapes
-from pcka.detection.teacher import teacher_config
+from pcka.detection.teacher_source import teacher_config
 
 CONFIG = Path(__file__).parents[1] / "configs" / "pcka_faster_rcnn.yaml"
 OBJECTS = 8  # per image

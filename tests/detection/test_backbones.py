@@ -8,6 +8,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 import pcka.detection.backbones  # noqa: F401 - registers the backbone
+from pcka.detection.fpn import reading
 
 LEVELS = ["res2", "res3", "res4", "res5"]
 
@@ -119,3 +120,37 @@ def test_p6_and_p7_come_from_the_last_stage_or_from_p5():
         images = torch.randn(1, 3, 64, 64)
         features = {**backbone.bottom_up(images), **backbone(images)}
         assert torch.equal(features["p6"], backbone.top_block.p6(features[source]))
+
+
+@pytest.mark.parametrize(
+    ("names", "computed"),
+    [
+        (["p3", "p4"], {"fpn_output3", "fpn_output4"}),
+        (["p2", "p6"], {"fpn_output2", "fpn_output5"}),  # p6 is made of p5
+        (["p7"], {"fpn_output5"}),
+        (["res3"], set()),
+    ],
+)
+def test_an_fpn_leaves_out_what_nobody_reads(names, computed):
+    top = "build_fcos_narrow_resnet_fpn_backbone" if "p7" in names else None
+    backbone = make(**({"name": top} if top else {})).eval()
+    images = torch.randn(1, 3, 64, 96)
+    ran = set()
+    for name, module in backbone.named_children():
+        if name.startswith("fpn_output"):
+            module.register_forward_hook(lambda *_, name=name: ran.add(name))
+    wanted = backbone(images)
+    assert ran == {"fpn_output2", "fpn_output3", "fpn_output4", "fpn_output5"}
+    ran.clear()
+    with reading(backbone, names):
+        found = backbone(images)
+    assert ran == computed
+    for name in set(names) & found.keys():
+        assert torch.equal(found[name], wanted[name])
+    assert torch.equal(backbone(images)["p2"], wanted["p2"])  # afterwards as before
+
+
+def test_any_other_backbone_runs_whole():
+    network = nn.Conv2d(3, 3, 1)
+    with reading(network, ["p3"]):
+        assert network(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)

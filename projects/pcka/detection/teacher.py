@@ -13,6 +13,7 @@ from ..core import FeatureShape, Taps
 from .config import ConfigError
 from .features import feature_modules, feature_shapes
 from .files import fetch
+from .fpn import reading
 from .teacher_source import teacher_source
 
 logger = logging.getLogger(__name__)
@@ -68,12 +69,13 @@ class FrozenTeacher:
 
         The teacher preprocesses for itself: channel order first, then its own mean, std and
         padding, so that the features are those it gives on its own. ``names`` are the features to
-        keep; None keeps all.
+        compute and keep; None: all.
         """
+        names = self.feature_shapes if names is None else names
         images = self._inputs(batched_inputs, device)
-        with self.taps.record() as features:
+        with self.taps.record() as features, reading(self.model.backbone, names):
             self.model.backbone(self.model.preprocess_image(images).tensor)
-        return features if names is None else {name: features[name] for name in names}
+        return {name: features[name] for name in names}
 
     @torch.no_grad()
     def detect(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
