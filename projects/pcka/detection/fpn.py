@@ -44,10 +44,10 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone, *, top: str = "maxpool") -> FPN
 
 @contextmanager
 def reading(backbone: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Inside, an FPN leaves out the output convolution of every level that ``names`` do not need.
+    """Inside, an FPN leaves out the output convolution of each level that ``names`` do not need.
 
-    Without p2's a ResNet-50-FPN takes 0.77 of its time. The levels left out come out as they go into
-    that convolution; a backbone that is no detectron2 ``FPN`` runs whole.
+    Without p2's a ResNet-50-FPN takes 0.77 of its time. The levels left out come out as they go
+    into that convolution; a backbone that is no detectron2 ``FPN`` runs whole.
     """
     if type(backbone) is not FPN:
         yield
