@@ -146,6 +146,9 @@ class TrainConfig:
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
         checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
         log_every: steps between two looks at the losses, which stop the run if one is not finite.
+        gradient_every: steps between two measurements of the terms' gradients beside the
+            cross-entropy's, at the features that the terms read; 0 measures none. Not under
+            ``compile``, whose graph has no gradient at a feature within it.
     """
 
     epochs: int = 240
@@ -168,10 +171,18 @@ class TrainConfig:
     checkpoint_every: int = 1
     checkpoint_minutes: float = 10.0
     log_every: int = 50
+    gradient_every: int = 0
 
     def __post_init__(self):
         for key in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):
             _check(getattr(self, key) >= 1, f"train.{key}", "at least 1", getattr(self, key))
+        every = self.gradient_every
+        _check(every >= 0, "train.gradient_every", "steps, or 0 for off", every)
+        if every and self.compile:
+            raise ConfigError(
+                "train.gradient_every needs the gradients at features, which a compiled network "
+                "does not give: set train.compile false, or train.gradient_every 0"
+            )
         for key in ("lr", "gamma"):
             _check(getattr(self, key) > 0, f"train.{key}", "positive", getattr(self, key))
         minutes = self.checkpoint_minutes
