@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from pcka.comparison import leaves
 from pcka.core import TermSpec
 from pcka.errors import ConfigError
 
@@ -292,7 +293,7 @@ def config_differences(a: Config, b: Config, *, ignore: Sequence[str] = ()) -> l
     Args:
         ignore: keys that may differ; ``train`` covers all of ``train.*``.
     """
-    left, right = (dict(_leaves(to_dict(cfg))) for cfg in (a, b))
+    left, right = (leaves(to_dict(cfg)) for cfg in (a, b))
     absent = object()
     return [
         key
@@ -300,16 +301,6 @@ def config_differences(a: Config, b: Config, *, ignore: Sequence[str] = ()) -> l
         if left.get(key, absent) != right.get(key, absent)
         and not any(key == i or key.startswith(f"{i}.") for i in ignore)
     ]
-
-
-def _leaves(node: Any, prefix: str = ""):
-    if isinstance(node, list) and node and all(isinstance(e, dict) for e in node):
-        node = {entry["name"]: entry for entry in node}
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, node
 
 
 def _plain(value: Any) -> Any:
