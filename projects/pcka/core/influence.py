@@ -44,7 +44,7 @@ def gradient_ratios(
         features: the student's, ``(B, C, H, W)`` or ``(B, C)``, attached to the graph.
 
     Returns:
-        0-dimensional float32 tensors. Left out is what has no ratio: a feature that is frozen, or
+        0-dimensional tensors. Left out is what has no ratio: a feature that is frozen, or
         that no loss of the network's own depends on. Not finite where norms are.
     """
     distilled = {f"loss_{key}" for key in pairings}
