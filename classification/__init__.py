@@ -12,6 +12,6 @@ Map of the package (nothing is imported here):
 ``classification.distiller``, ``classification.engine``, ``classification.train``
     student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
     ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
-``classification.comparison``, ``classification.figures``
-    what ``tools/compare.py`` needs to know of such runs, and their picture.
+``classification.comparison``, ``classification.report``, ``classification.figures``
+    what ``tools/compare.py`` and ``tools/report.py`` need to know of such runs; their pictures.
 """

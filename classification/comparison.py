@@ -1,22 +1,23 @@
 """Classifiers in comparisons: the :class:`pcka.comparison.Task` of ``classification.train``."""
 
-import csv
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from pcka.comparison import Comparison, Task
+from pcka.analysis.page import Section
+from pcka.comparison import Comparison, Run, Task, leaves
 from pcka.errors import ConfigError
 
-from .config import Config, config_differences, load_config
+from .config import Config, config_differences, load_config, to_dict
 from .distiller import build_terms
 from .figures import accuracy_figure
 from .models import create_model
-from .records import CHECKPOINT, CONFIG, METRICS, STUDENT
+from .records import CHECKPOINT, CONFIG, STUDENT, accuracy_curve, read_metrics
+from .report import report_sections
 
 ROOT = Path(__file__).parents[1]  # of the checkout, which holds this package
 
@@ -87,25 +88,19 @@ class Classification(Task):
 
     def draw_picture(self, comparison: Comparison) -> Figure:
         curves = {
-            label: [_curve(run.output_dir) for run in comparison.students[label]]
+            label: [accuracy_curve(run.output_dir) for run in comparison.students[label]]
             for label in comparison.picture["STUDENTS"]
         }
         teacher = comparison.teacher.results["top-1"]
         return accuracy_figure(curves, teacher=teacher, title=comparison.title)
 
+    def values(self, cfg: Config) -> dict[str, Any]:
+        return leaves(to_dict(cfg))
+
+    def sections(
+        self, students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int
+    ) -> list[Section]:
+        return report_sections(students, teacher, images=images)
+
 
 TASK = Classification()
-
-
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The lines of a run's metrics; none where it has not evaluated yet."""
-    path = folder / METRICS
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _curve(folder: Path) -> tuple[list[int], list[float]]:
-    rows = read_metrics(folder)
-    return [int(row["epoch"]) for row in rows], [float(row["top1"]) for row in rows]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from pcka.comparison import leaves
 from pcka.core import TermSpec
 from pcka.errors import ConfigError
 
@@ -146,6 +147,9 @@ class TrainConfig:
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
         checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
         log_every: steps between two looks at the losses, which stop the run if one is not finite.
+        gradient_every: steps between two measurements of the terms' gradients beside the
+            cross-entropy's, at the features that the terms read; 0 measures none. Not under
+            ``compile``, whose graph has no gradient at a feature within it.
     """
 
     epochs: int = 240
@@ -168,10 +172,18 @@ class TrainConfig:
     checkpoint_every: int = 1
     checkpoint_minutes: float = 10.0
     log_every: int = 50
+    gradient_every: int = 0
 
     def __post_init__(self):
         for key in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):
             _check(getattr(self, key) >= 1, f"train.{key}", "at least 1", getattr(self, key))
+        every = self.gradient_every
+        _check(every >= 0, "train.gradient_every", "steps, or 0 for off", every)
+        if every and self.compile:
+            raise ConfigError(
+                "train.gradient_every needs the gradients at features, which a compiled network "
+                "does not give: set train.compile false, or train.gradient_every 0"
+            )
         for key in ("lr", "gamma"):
             _check(getattr(self, key) > 0, f"train.{key}", "positive", getattr(self, key))
         minutes = self.checkpoint_minutes
@@ -281,7 +293,7 @@ def config_differences(a: Config, b: Config, *, ignore: Sequence[str] = ()) -> l
     Args:
         ignore: keys that may differ; ``train`` covers all of ``train.*``.
     """
-    left, right = (dict(_leaves(to_dict(cfg))) for cfg in (a, b))
+    left, right = (leaves(to_dict(cfg)) for cfg in (a, b))
     absent = object()
     return [
         key
@@ -289,16 +301,6 @@ def config_differences(a: Config, b: Config, *, ignore: Sequence[str] = ()) -> l
         if left.get(key, absent) != right.get(key, absent)
         and not any(key == i or key.startswith(f"{i}.") for i in ignore)
     ]
-
-
-def _leaves(node: Any, prefix: str = ""):
-    if isinstance(node, list) and node and all(isinstance(e, dict) for e in node):
-        node = {entry["name"]: entry for entry in node}
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, node
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcka.core import DistillTerms, FeatureShape, Taps, TermSpec
+from pcka.core import DistillTerms, FeatureShape, Taps, TermSpec, gradient_ratios
 
 from .models import feature_modules
 
@@ -101,6 +101,10 @@ class Distiller(nn.Module):
         distill: the terms between the two; given with the teacher.
         ce_weight: factor of the cross-entropy with the labels.
         label_smoothing: of that cross-entropy.
+
+    Attributes:
+        measures_gradients: whether the next forward fills ``gradients``.
+        gradients: of :func:`pcka.core.gradient_ratios`, of the last forward; else empty.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class Distiller(nn.Module):
         self.distill = distill
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
+        self.measures_gradients = False
+        self.gradients: dict[str, Tensor] = {}
         names = [p.student for p in distill.pairings.values()] if distill else []
         self._tapped = TappedModel(student, names)
 
@@ -136,6 +142,9 @@ class Distiller(nn.Module):
             losses["loss_ce"] = self.ce_weight * entropy
         if self.distill is not None:
             losses.update(self.distill(features, taught, labels))
+        self.gradients = {}
+        if self.measures_gradients and self.distill is not None:
+            self.gradients = gradient_ratios(self.distill.pairings, losses, features)
         return losses
 
     def channels_last(self) -> None:

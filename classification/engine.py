@@ -19,6 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pcka.core import loss_shares
+
 from .config import Config, to_dict
 from .data import Data
 from .data.batches import seed_of
@@ -81,6 +83,7 @@ class Engine:
         if train.compile:
             distiller.compile()
         self.meter = LossMeter()
+        self.gradients = LossMeter()  # of the steps that measured them
         self.step = 0  # the next one
         self.history: list[dict[str, float]] = []  # a row for every evaluation
 
@@ -112,6 +115,7 @@ class Engine:
                 if (epoch + 1) % train.eval_every == 0 or self.step == self.steps:
                     self._evaluate(epoch, writer)
                 self.meter.reset()
+                self.gradients.reset()
                 if (epoch + 1) % train.checkpoint_every == 0 or self.step == self.steps:
                     self.save_checkpoint()
         if writer:
@@ -150,8 +154,12 @@ class Engine:
         rate = learning_rate(train, self.step, len(self.data.train))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        every = train.gradient_every
+        self.distiller.measures_gradients = every > 0 and (self.step + 1) % every == 0
         with self._autocast():
             losses = model(images, labels)
+        if self.distiller.gradients:
+            self.gradients.add(self.distiller.gradients)
         self.optimizer.zero_grad()
         self.scaler.scale(sum(losses.values())).backward()
         if train.clip_grad_norm is not None:
@@ -175,7 +183,9 @@ class Engine:
         means = self.meter.means(self.process)
         row: dict[str, float] = {"epoch": epoch + 1, "lr": rate, **means}
         if self.distiller.distill is not None:
-            row.update(self.distiller.distill.similarities(row))
+            distill = self.distiller.distill
+            row |= distill.similarities(means) | loss_shares(distill.pairings, means)
+            row |= self.gradients.means(self.process)
         for prefix, model in (("", self.student), ("ema_", self.ema)):
             if model is not None:
                 # BatchNorm's statistics are each process's own: those that will be saved count.
@@ -223,6 +233,7 @@ class Engine:
             "scaler": self.scaler,
             "ema": self.ema,
             "meter": self.meter,
+            "gradients": self.gradients if self.cfg.train.gradient_every else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
 

@@ -1,4 +1,4 @@
-"""The losses of one epoch, summed where they are computed, and the time that they took."""
+"""Figures of the steps of one epoch, summed where they are computed, and the time they took."""
 
 import math
 from typing import Any
@@ -47,7 +47,9 @@ class LossMeter:
         return sum(values) / self.steps
 
     def means(self, process: Process) -> dict[str, float]:
-        """Of every loss, over the steps of all processes."""
+        """Of every loss, over the steps of all processes; nothing without a step."""
+        if not self.sums:
+            return {}
         names = sorted(self.sums)
         sums = process.sum(torch.stack([self.sums[name] for name in names]))
         means = (sums / (self.steps * process.world_size)).tolist()

@@ -8,26 +8,23 @@
 import csv
 import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from pcka.comparison import LOG
+from pcka.environment import ENVIRONMENT, environment
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config, save_config
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pth"
 STUDENT, STUDENT_EMA = "student.pth", "student_ema.pth"
-METRICS, SUMMARY, ENVIRONMENT = "metrics.csv", "summary.json", "environment.json"
+METRICS, SUMMARY = "metrics.csv", "summary.json"
 # What a run may be resumed with another value of: where and how it computes, not what.
 _MAY_CHANGE = (
     "output_dir", "device", "data.root", "data.download", "data.workers", "data.memory_mb",
@@ -71,20 +68,6 @@ def describe_run(cfg: Config, folder: Path, device: torch.device) -> None:
         save_config(cfg, part)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device, and the state of the source."""
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
-        "threads": torch.get_num_threads(),
-        "git": _git("rev-parse", "HEAD"),
-        "git_changes": _git("status", "--porcelain", "--untracked-files=no").splitlines(),
-    }
-
-
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Where to write what then becomes ``path``: whole, or what was there before."""
@@ -114,6 +97,21 @@ def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
         writer.writerows(history)
 
 
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's metrics; none where it has not evaluated yet."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def accuracy_curve(folder: Path) -> tuple[list[int], list[float]]:
+    """Epochs and top-1 of a run."""
+    rows = read_metrics(folder)
+    return [int(row["epoch"]) for row in rows], [float(row["top1"]) for row in rows]
+
+
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run; None if it is not finished."""
     path = folder / SUMMARY
@@ -128,21 +126,3 @@ def result_line(summary: dict[str, Any]) -> str:
         f"last top-1 {last['top1']:.2f} (epoch {last['epoch']}){ema}, "
         f"best {best['top1']:.2f} (epoch {best['epoch']})"
     )
-
-
-def _git(*arguments: str) -> str:
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip()
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -9,30 +9,17 @@ again, it trains what is missing.
 """
 
 import argparse
-import importlib
 import os
 import shlex
 import signal
 import sys
 import warnings
-from pathlib import Path
 
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.comparison import Task, load_comparison, train_all, write_report  # noqa: E402
-from pcka.errors import ConfigError, unknown_key  # noqa: E402
-
-# Imported when asked for: classification needs no detectron2.
-TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
-
-
-def task_of(name: str) -> Task:
-    """The task that a comparison file names."""
-    if name not in TASKS:
-        raise ConfigError(f"TASK: {unknown_key(name, TASKS)}")
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # classification lies there, not installed
-    return importlib.import_module(TASKS[name]).TASK
+from pcka.comparison import load_comparison, task_of, train_all, write_report  # noqa: E402
+from pcka.errors import ConfigError  # noqa: E402
 
 
 def seed_list(text: str) -> list[int]:

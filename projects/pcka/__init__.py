@@ -10,6 +10,10 @@ Map of the package (nothing is imported here):
     the backbones and the data sets that the configs name.
 ``pcka.comparison``
     teacher and students trained over seeds, and their table; for both sides.
+``pcka.analysis``
+    pictures of what distillation did, and the page that gathers them; for both sides.
+``pcka.environment``
+    what a run ran on, as it is recorded.
 ``pcka.errors``
     the error that both sides raise for what a user asked for and cannot have.
 """

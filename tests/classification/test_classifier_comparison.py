@@ -66,11 +66,12 @@ def test_whole_comparison_without_detectron2(comparison_yaml, tmp_path):
     (tmp_path / "absent" / "detectron2.py").write_text("raise ImportError('not installed')")
     paths = [str(tmp_path / "absent"), os.environ.get("PYTHONPATH", "")]
 
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
     def compare():
         return subprocess.run(
             [sys.executable, ROOT / "tools" / "compare.py", comparison_yaml],
-            capture_output=True, text=True, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            capture_output=True, text=True, cwd=tmp_path, env=environment,
         )  # fmt: skip
 
     run = compare()
@@ -84,6 +85,12 @@ def test_whole_comparison_without_detectron2(comparison_yaml, tmp_path):
     table = (out / "table.md").read_text()
     assert "| RCKA |" in table and "difference to the alone (top-1)" in table
     assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    # The page, without detectron2 too.
+    words = [sys.executable, ROOT / "tools" / "report.py", out, "--out", tmp_path / "page.html"]
+    report = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert report.returncode == 0, report.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img ") >= 2 and "difference to the alone (top-1)" in page
     # The student saw this comparison's teacher, and a finished run is kept.
     config = yaml.safe_load((out / "rcka" / "seed1" / "config.yaml").read_text())
     assert config["teacher"]["weights"] == str(out / "teacher" / "student.pth")

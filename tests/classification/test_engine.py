@@ -84,6 +84,51 @@ def test_metrics_hold_the_mean_of_the_epoch(tmp_path):
     assert (row["epoch"], float(row["lr"])) == ("1", 1e-12)
 
 
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_measured_gradients_change_nothing_else(tmp_path, amp):
+    tree = {
+        "teacher": save_teacher(tmp_path / "t.pth"),
+        "terms": [TERMS["kd"], TERMS["fcka"], TERMS["hint"]],
+        "train": {"amp": amp, "epochs": 2, "milestones": [1]},
+        "student": {"name": "tiny_dropout"},
+    }
+    for name, every in (("off", 0), ("on", 2)):
+        cfg = make_config(tmp_path / name, tree, "train.gradient_every", str(every))
+        train(cfg, CPU)
+    assert equal(weights(tmp_path / "off"), weights(tmp_path / "on"))
+    keys = [f"gradient/{key}" for key in ("kd_logits", "fcka_last", "hint_stage1")]
+    for off, on in zip(metrics(tmp_path / "off"), metrics(tmp_path / "on"), strict=True):
+        assert off == {key: value for key, value in on.items() if key not in keys}
+        assert all(0 < float(on[key]) < 1e3 for key in keys)
+        losses = {k: float(v) for k, v in on.items() if k.startswith("loss_")}
+        share = losses["loss_fcka_last"] / sum(losses.values())
+        assert float(on["share/fcka_last"]) == pytest.approx(share, rel=1e-9)
+
+
+def test_gradients_are_the_mean_of_the_measured_steps(tmp_path):
+    """At no learning rate: of steps 2 and 4 of five, by hand."""
+    tree = {
+        "teacher": save_teacher(tmp_path / "t.pth"),
+        "terms": [TERMS["fcka"]],
+        "train": {"lr": 1e-12, "epochs": 1, "milestones": [], "gradient_every": 2},
+    }
+    cfg = make_config(tmp_path / "run", tree)
+    train(cfg, CPU)
+    distiller, data = make_distiller(cfg)
+    distiller.train()
+    ratios = []
+    for images, labels in data.train.epoch(0):
+        with distiller._tapped.taps.record() as features:
+            losses = distiller(images, labels)
+        own, pull = (
+            torch.autograd.grad(losses[name], features["last"], retain_graph=True)[0].norm()
+            for name in ("loss_ce", "loss_fcka_last")
+        )
+        ratios.append((pull / own).item())
+    [row] = metrics(tmp_path / "run")
+    assert float(row["gradient/fcka_last"]) == pytest.approx((ratios[1] + ratios[3]) / 2, rel=1e-5)
+
+
 def test_evaluates_and_saves_as_often_as_asked(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(Engine, "save_checkpoint", lambda self: saved.append(self.step))

@@ -84,6 +84,7 @@ EVERYTHING = {
         "warmup_epochs": 1,
         "label_smoothing": 0.1,
         "checkpoint_minutes": NEVER,
+        "gradient_every": 2,
     },
 }
 

@@ -109,6 +109,19 @@ def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
         )
 
 
+def test_measured_gradients_change_nothing_in_two_processes(tmp_path):
+    tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [*GATHERED, TERMS["kd"]]}
+    results = []
+    for every in (0, 3):
+        cfg = make_config(tmp_path / f"every{every}", tree, "train.gradient_every", str(every))
+        both = on_two_processes(lambda process, cfg=cfg: result_of(cfg, process))
+        assert both[0] == both[1]
+        results.append(both[0])
+    (_, weights), (history, same) = results
+    assert weights == same
+    assert all(row[f"gradient/{key}"] > 0 for row in history for key in ("fcka_last", "kd_logits"))
+
+
 def test_what_is_reported_is_what_is_saved(tmp_path):
     """BatchNorm's statistics differ by process, and rank 0's are saved: all evaluate with those."""
     tree = {

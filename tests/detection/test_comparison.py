@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pcka.comparison import Comparison, Run, load_comparison, markdown_table
+from pcka.analysis.report import report_page
+from pcka.comparison import Comparison, Run, load_comparison, markdown_table, task_of
 from pcka.detection import ConfigError
 from pcka.detection.comparison import TASK
 
@@ -54,6 +55,12 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     # The student saw this comparison's teacher.
     config = yaml.safe_load((out / "pcka__batch_" / "seed1" / "config.yaml").read_text())
     assert config["MODEL"]["PCKA"]["TEACHER"]["WEIGHTS"] == str(out / "teacher" / "model_final.pth")
+    # Its page, from the folder alone.
+    page = report_page([out], task_of, images=1)
+    assert "<h1>tiny</h1>" in page and "ground truth, alone, PCKA (batch), teacher" in page
+    for row in table.splitlines()[4:7]:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert "</th><td>".join(cells[:2]) + "</td><td>" + "</td><td>".join(cells[2:]) in page
     # Again: nothing to train. One run lost: it alone.
     times = {p: p.stat().st_mtime_ns for p in out.rglob("model_final.pth")}
     lost = out / "pcka__batch_" / "seed1"

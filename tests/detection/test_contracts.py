@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
 from pcka.detection.config import config_differences, term_specs
+from pcka.detection.metrics import read_scalars
 from pcka.detection.teacher_source import teacher_config
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +259,46 @@ def test_5_state_dict_round_trip_keeps_version_marks(tiny):
     assert "backbone.fpn_lateral2.weight" in result.missing_keys
 
 
+@pytest.mark.parametrize("amp", [False, True])
+def test_8_measured_gradients_change_nothing(tiny, tmp_path, amp):
+    opts = ("SOLVER.AMP.ENABLED", amp, "SOLVER.AMP.DTYPE", "bfloat16", "MODEL.PCKA.TERMS", ADAPTED)
+    folders = [str(tmp_path / name) for name in ("off", "on")]
+    train(tiny(*opts, "OUTPUT_DIR", folders[0]))
+    train(tiny(*opts, "OUTPUT_DIR", folders[1], "MODEL.PCKA.GRADIENT_PERIOD", 2))
+    assert_same(*map(weights, folders))
+    off, on = (read_scalars(Path(folder, "metrics.json"), "gradient/") for folder in folders)
+    assert off == {}
+    [(name, (iterations, values))] = on.items()
+    assert name == "gradient/pcka_p3" and iterations.tolist() == [3] and 0 < values[0] < 1e3
+    [(losses, total, share)] = [
+        [read_scalars(Path(folders[1], "metrics.json"), prefix)[prefix][1][-1] for prefix in names]
+        for names in (("loss_pcka_p3", "total_loss", "share/pcka_p3"),)
+    ]
+    assert 0 < share < 1 and share == pytest.approx(losses / total, rel=0.5)  # of medians
+
+
+def test_8_gradients_are_those_of_the_features(tiny, batch):
+    model = build_model(tiny("MODEL.PCKA.GRADIENT_PERIOD", 1)).train()
+    inputs = batch()
+    torch.manual_seed(3)
+    with EventStorage() as storage:
+        model(inputs)
+    torch.manual_seed(3)
+    with model.taps.record() as features, EventStorage():
+        losses = model.student(inputs)
+        taught = model.teacher(inputs, torch.device("cpu"))
+        terms = model.distill(features, taught)
+    own = torch.autograd.grad(sum(losses.values()), features["p3"], retain_graph=True)[0].norm()
+    pull = torch.autograd.grad(terms["loss_pcka_p3"], features["p3"])[0].norm()
+    logged = storage.latest()["gradient/pcka_p3"][0]
+    assert logged == pytest.approx((pull / own).item(), rel=1e-5)
+
+
+def test_8_a_negative_gradient_period_is_refused(tiny):
+    with pytest.raises(ConfigError, match=r"GRADIENT_PERIOD is a number of iterations"):
+        build_model(tiny("MODEL.PCKA.GRADIENT_PERIOD", -1))
+
+
 @pytest.mark.parametrize(
     ("workers", "evaluate", "detector"),
     [(0, 0, "Faster R-CNN"), (0, 2, "Faster R-CNN"), (2, 0, "Faster R-CNN"),
@@ -389,10 +430,11 @@ def test_8_losses_of_several_methods_add_up(tiny):
     trainer = Trainer(cfg)  # checks the sizes of the maps
     with EventStorage() as storage:
         losses = trainer.model(next(iter(trainer.data_loader)))
-        logged = [name for name in storage.latest() if name.endswith(("_p3", "_p4"))]
+        kinds = {name[:-3] for name in storage.latest() if name.endswith(("_p3", "_p4"))}
     wanted = {f"loss_{name}_{level}" for name in methods for level in ("p3", "p4")}
     assert wanted < set(losses)
-    assert {name[:-3] for name in logged} == {"pearson/PKD", "cka/FeatureCKA"}
+    shares = {f"share/{name}" for name in methods}
+    assert kinds == {"pearson/PKD", "cka/FeatureCKA"} | shares
     sum(losses.values()).backward()
     adapters = trainer.model.distill.adapters
     # Between the two images of this batch there is little to relate.

@@ -23,7 +23,7 @@ from pcka.detection.processes import check_processes, run_processes
 ROOT = Path(__file__).parents[2]
 TRAINING = (
     "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.IMS_PER_BATCH", 4,
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.PCKA.GRADIENT_PERIOD", 2,
     "MODEL.PCKA.TERMS", [{"FEATURES": ["p3"], "ADAPTER": "conv1x1",
                           "LOSS_ARGS": {"patch_size": 2, "gather": True}}],
 )  # fmt: skip
@@ -91,10 +91,12 @@ def test_process_0_alone_writes(two):
     names = {p.name for p in two[1].iterdir()}
     (events,) = (n for n in names if n.startswith("events."))  # of TensorBoard
     checkpoints = {f"model_{n:07}.pth" for n in (1, 3, 5)} | {"model_final.pth", "last_checkpoint"}
-    records = {"config.yaml", "student.yaml", "metrics.json", "summary.json", "inference"}
-    assert names == {events, "log.txt", "log.txt.rank1", *checkpoints, *records}
+    records = {"config.yaml", "student.yaml", "metrics.json", "summary.json", "environment.json"}
+    assert names == {events, "log.txt", "log.txt.rank1", "inference", *checkpoints, *records}
     lines = [json.loads(line) for line in (two[1] / "metrics.json").read_text().splitlines()]
     assert len({line["iteration"] for line in lines}) == len(lines)
+    pulls = [line["gradient/pcka_p3"] for line in lines if "gradient/pcka_p3" in line]
+    assert pulls and min(pulls) > 0  # of its own images
 
 
 def test_a_death_ends_the_run_and_resume_goes_on(tiny_yaml, two, tmp_path):

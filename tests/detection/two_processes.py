@@ -22,6 +22,7 @@ ONE_STAGE = (
     "MODEL.RESNETS.NORM", "naiveSyncBN",
     "MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"],
     "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"],
+    "MODEL.PCKA.GRADIENT_PERIOD", 1,  # leaves the gradients of the parameters alone
     "MODEL.PCKA.TERMS", [
         {"NAME": "channel", "FEATURES": ["p3", "p4"],
          "LOSS_ARGS": {"patch_size": 2, "gather": True, "inter": True}},

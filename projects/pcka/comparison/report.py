@@ -2,12 +2,12 @@
 
 import json
 import os
-import platform
 import statistics
 from importlib import metadata
-from pathlib import Path
 
+from ..environment import cpu_name
 from .runs import Comparison
+from .task import Task
 
 
 def write_report(comparison: Comparison, command: str) -> str:
@@ -32,21 +32,40 @@ def collect(comparison: Comparison) -> dict[str, list[dict]]:
 
 
 def markdown_table(comparison: Comparison, results: dict[str, list[dict]]) -> str:
-    """Mean and sample standard deviation over seeds; differences are paired by seed."""
-    metrics, cost = comparison.task.metrics, comparison.task.cost
-    difference = f"difference to the {comparison.baseline} ({metrics[0]})"
-    columns = ["", *metrics, difference, "parameters", cost]
+    """The rows of ``table_rows``."""
+    columns, *rows = table_rows(comparison.task, results, comparison.baseline)
     lines = ["| " + " | ".join(columns).lstrip() + " |", "|---" * len(columns) + "|"]
-    alone = {entry["seed"]: entry[metrics[0]] for entry in results[comparison.baseline]}
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def table_rows(
+    task: Task, results: dict[str, list[dict]], baseline: str | None = None
+) -> list[list[str]]:
+    """Mean and sample standard deviation over seeds; differences are paired by seed.
+
+    Args:
+        task: of all runs.
+        results: of ``collect``.
+        baseline: the label that the others are compared with; None: no differences.
+
+    Returns:
+        The names of the columns, and a row per label.
+    """
+    metrics, cost = task.metrics, task.cost
+    difference = [] if baseline is None else [f"difference to the {baseline} ({metrics[0]})"]
+    rows = [["", *metrics, *difference, "parameters", cost]]
+    alone = {entry["seed"]: entry[metrics[0]] for entry in results.get(baseline, [])}
     for label, entries in results.items():
         cells = [_spread([e[m] for e in entries]) for m in metrics]
-        pairs = [e[metrics[0]] - alone[e["seed"]] for e in entries if e["seed"] in alone]
-        is_student = label not in ("teacher", comparison.baseline)
-        cells.append(_spread(pairs, sign="+") if is_student else "")
+        if baseline is not None:
+            pairs = [e[metrics[0]] - alone[e["seed"]] for e in entries if e["seed"] in alone]
+            is_student = label not in ("teacher", baseline)
+            cells.append(_spread(pairs, sign="+") if is_student else "")
         cells.append(f"{entries[0]['parameters'] / 1e6:.2f} M")
         cells.append(f"{statistics.mean(e[cost] for e in entries):.0f}")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([label, *cells])
+    return rows
 
 
 def _spread(values: list[float], sign: str = "") -> str:
@@ -64,16 +83,5 @@ def _provenance(comparison: Comparison, command: str) -> str:
     return (
         f"{several} The teacher is one run (seed 0). "
         f"{comparison.task.note(comparison.teacher.config)}\n\nCommand: `{command}`\n\n"
-        f"Machine: {_cpu()}, torch {metadata.version('torch')}."
+        f"Machine: {os.cpu_count()} cores of {cpu_name()}, torch {metadata.version('torch')}."
     )
-
-
-def _cpu() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{os.cpu_count()} cores of {name}"

@@ -67,6 +67,11 @@ class Comparison:
         return next(iter(self.students))
 
 
+def slug_of(label: str) -> str:
+    """The folder of a label's runs."""
+    return "".join(c if c.isalnum() else "_" for c in label.lower())
+
+
 def load_comparison(
     path: str,
     task_of: Callable[[str], Task],
@@ -146,7 +151,7 @@ def load_comparison(
         label = entry.get("NAME") if isinstance(entry, dict) else None
         if not label or not isinstance(label, str):
             raise ConfigError(f"{where} needs a NAME")
-        slug = "".join(c if c.isalnum() else "_" for c in label.lower())
+        slug = slug_of(label)
         if slug in slugs:
             raise ConfigError(
                 f"{where}: {label!r} and {slugs[slug]!r} would share the folder {slug!r}: each "

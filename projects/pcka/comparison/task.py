@@ -1,9 +1,16 @@
 """What a comparison has to know of the runs of one kind: detection's, or classification's."""
 
+import importlib
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..errors import ConfigError, unknown_key
+
+# Imported when asked for: classification needs no detectron2.
+_TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
 
 
 class Task(ABC):
@@ -71,3 +78,31 @@ class Task(ABC):
     @abstractmethod
     def draw_picture(self, comparison: Any) -> Any:
         """A matplotlib figure of the finished ``Comparison``."""
+
+    @abstractmethod
+    def values(self, cfg: Any) -> dict[str, Any]:
+        """The config as plain values by dotted key."""
+
+    @abstractmethod
+    def sections(
+        self, students: Mapping[str, Sequence[Any]], teacher: Any | None, *, images: int
+    ) -> list[Any]:
+        """The pictures of finished runs, as sections of a page.
+
+        Args:
+            students: runs by label, one per seed; pictures of single images show the first.
+            teacher: its own run; None where there is none.
+            images: how many of them such pictures show.
+        """
+
+
+def task_of(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ConfigError: none of that name.
+    """
+    if name not in _TASKS:
+        raise ConfigError(f"TASK: {unknown_key(name, _TASKS)}")
+    sys.path.insert(0, str(Path(__file__).parents[3]))  # classification lies there, not installed
+    return importlib.import_module(_TASKS[name]).TASK

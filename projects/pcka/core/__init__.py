@@ -6,6 +6,7 @@ of other methods, to compare with, stand in the place of patches to CKA.
 
 from .cka import cka
 from .features import FeatureShape
+from .influence import gradient_ratios, loss_shares
 from .losses import (
     AT,
     CWD,
@@ -65,8 +66,10 @@ __all__ = [
     "dist_loss",
     "dkd_loss",
     "feature_cka",
+    "gradient_ratios",
     "kd_loss",
     "logit_cka",
+    "loss_shares",
     "mimic_loss",
     "patch_cka",
     "pkd_loss",

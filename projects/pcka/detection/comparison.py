@@ -1,19 +1,21 @@
 """Detectors in comparisons: the :class:`pcka.comparison.Task` of ``tools/train_net.py``."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from matplotlib.figure import Figure
 
-from ..comparison import Comparison, Task
+from ..analysis.page import Section
+from ..comparison import Comparison, Run, Task, leaves
 from ..errors import ConfigError
 from .config import config_differences, distils, load_config
 from .metrics import last_iteration
 from .picture import comparison_picture
 from .preflight import check_run
+from .report import report_sections
 
 TRAIN_NET = Path(__file__).parents[3] / "tools" / "train_net.py"
 
@@ -73,6 +75,14 @@ class Detection(Task):
 
     def draw_picture(self, comparison: Comparison) -> Figure:
         return comparison_picture(comparison)
+
+    def values(self, cfg: CfgNode) -> dict[str, Any]:
+        return leaves(cfg)
+
+    def sections(
+        self, students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int
+    ) -> list[Section]:
+        return report_sections(students, teacher, images=images)
 
 
 TASK = Detection()

@@ -34,6 +34,10 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # It is measured on so many images, the first of DATASETS.TEST[0].
     pcka.TEACHER.MIN_AP_IMAGES = 100
 
+    # Iterations between two measurements of the terms' gradients beside the detector's own, at the
+    # features that the terms read (gradient/* in metrics.json); 0 measures none.
+    pcka.GRADIENT_PERIOD = 0
+
     # List of terms; keys and defaults of an entry: see `term_template`.
     pcka.TERMS = []
 
@@ -84,11 +88,16 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
     """MODEL.PCKA.TERMS as terms that are not off, LOSS_WEIGHT multiplied in.
 
     Raises:
-        ConfigError: an unknown key, or a value that a term does not take.
+        ConfigError: an unknown key, or a value that a term, or MODEL.PCKA, does not take.
     """
     scale = cfg.MODEL.PCKA.LOSS_WEIGHT
     if not scale >= 0:
         raise ConfigError(f"MODEL.PCKA.LOSS_WEIGHT is a number >= 0, got {scale}")
+    if cfg.MODEL.PCKA.GRADIENT_PERIOD < 0:
+        raise ConfigError(
+            "MODEL.PCKA.GRADIENT_PERIOD is a number of iterations, or 0 for off, got "
+            f"{cfg.MODEL.PCKA.GRADIENT_PERIOD}"
+        )
     specs = []
     for index, entry in enumerate(cfg.MODEL.PCKA.TERMS or []):
         where = f"MODEL.PCKA.TERMS[{index}]"

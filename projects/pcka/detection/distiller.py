@@ -6,7 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ..core import DistillTerms, Taps
+from ..core import DistillTerms, Taps, gradient_ratios, loss_shares
 from ..core.distributed import world_size
 from .config import ConfigError, term_specs
 from .features import feature_modules, feature_shapes
@@ -33,12 +33,14 @@ class DistilledDetector(nn.Module):
         student: nn.Module,
         teacher: FrozenTeacher | None = None,
         distill: DistillTerms | None = None,
+        gradient_period: int = 0,
     ):
         """
         Args:
             student: a detectron2 meta-architecture.
             teacher: None trains the student alone.
             distill: the terms between the two, given with the teacher.
+            gradient_period: iterations between two measurements of ``gradient_ratios``; 0: none.
         """
         super().__init__()
         if (teacher is None) != (distill is None):
@@ -47,6 +49,7 @@ class DistilledDetector(nn.Module):
         self.teacher = teacher
         if distill is not None:
             self.distill = distill
+        self.gradient_period = gradient_period
         self.taps = Taps(feature_modules(student))
         self.register_state_dict_post_hook(_strip_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
@@ -71,7 +74,12 @@ class DistilledDetector(nn.Module):
                 f"MODEL.PCKA.TERMS: {name} pads the ground truth of its segmentation by itself and "
                 "cannot follow the common size that gather needs: set gather False"
             )
-        return {"student": student, "teacher": teacher, "distill": distill}
+        return {
+            "student": student,
+            "teacher": teacher,
+            "distill": distill,
+            "gradient_period": cfg.MODEL.PCKA.GRADIENT_PERIOD,
+        }
 
     @property
     def device(self) -> torch.device:
@@ -89,11 +97,11 @@ class DistilledDetector(nn.Module):
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
             losses.update(self.distill(features, taught))
-        self._watch(losses)
+        self._watch(losses, features)
         return losses
 
-    def _watch(self, losses: dict[str, Tensor]) -> None:
-        """Stop at a loss that is not finite, by name; log the CKA of every level."""
+    def _watch(self, losses: dict[str, Tensor], features: dict[str, Tensor]) -> None:
+        """Stop at a loss that is not finite, by name; log CKA, share and pull of every level."""
         storage = get_event_storage()
         # One transfer for all of them.
         stacked = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
@@ -105,7 +113,11 @@ class DistilledDetector(nn.Module):
                 "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
                 "(SOLVER.CLIP_GRADIENTS)"
             )
-        storage.put_scalars(**self.distill.similarities(values), smoothing_hint=False)
+        pairings = self.distill.pairings
+        scalars = self.distill.similarities(values) | loss_shares(pairings, values)
+        if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
+            scalars |= gradient_ratios(pairings, losses, features)
+        storage.put_scalars(**scalars, smoothing_hint=False)
 
 
 def _strip_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:

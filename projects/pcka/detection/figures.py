@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from ..analysis.curves import Curve, draw_curves
+from ..analysis.style import GREY, INK, fitting_size, new_figure
 from .matching import Panel, above_threshold, match
-from .metrics import Curve
 
 # By verdict: colour, line style and what the legend says. The dashes survive a print in grey.
 VERDICTS = {
@@ -30,12 +30,9 @@ _CLASS_COLORS = (
     "#1F77D0", "#F5B8DC", "#9BE3F5", "#AA3377", "#FFFFFF",
     "#6A51E0", "#E6DC96", "#00B7C7", "#8C6D5A", "#B39DDB",
 )  # fmt: skip
-_CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#333333")
-_CURVE_STYLES = ("-", "--", ":")
-_INK, _GREY = "#222222", "#666666"
 
 # Inches, of 160 pixels each. _CELL: the largest side of an image.
-_WIDTH, _DPI = 10.0, 160
+_WIDTH = 10.0
 _MARGIN, _GAP, _CELL = 0.35, 0.08, 3.0
 _TITLE, _LEGEND, _HEADER, _CURVES = 0.36, 0.27, 0.25, 2.1
 
@@ -87,24 +84,23 @@ def comparison_figure(
     down += _HEADER * (2 if truth else 1)
     total = down + sum(heights) + _GAP * (len(images) - 1)
     total += 0.25 + _CURVES + 0.55 if curves else _MARGIN
-    figure = Figure(figsize=(_WIDTH, total), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH, total)
 
     def at(x: float, y: float) -> tuple[float, float]:
         """Inches from the left end of the columns and from the top -> figure coordinates."""
         return ((_WIDTH - span) / 2 + x) / _WIDTH, 1 - y / total
 
     if title:
-        size = _fit(title, span, 14)
-        figure.text(*at(0, _MARGIN / 2), title, size=size, weight="bold", color=_INK, va="top")
+        size = fitting_size(title, span, 14)
+        figure.text(*at(0, _MARGIN / 2), title, size=size, weight="bold", color=INK, va="top")
     if truth:
         _verdict_legend(figure, at(0, _MARGIN / 2 + (_TITLE if title else 0)))
-    size = min(_fit(text, cell, 10) for header in headers.values() for text in header)
+    size = min(fitting_size(text, cell, 10) for header in headers.values() for text in header)
     for column, label in enumerate(panels):
         for line, text in enumerate(reversed(headers[label])):
             place = at(column * (cell + _GAP), down - 0.07 - 0.19 * line)
             is_label = text == label
-            figure.text(*place, text, size=size, color=_INK if is_label else _GREY, va="bottom")
+            figure.text(*place, text, size=size, color=INK if is_label else GREY, va="bottom")
     for row, (image, height) in enumerate(zip(images, heights, strict=True)):
         for column, (label, panel) in enumerate(panels.items()):
             corner = at(column * (cell + _GAP), down + height)
@@ -117,7 +113,7 @@ def comparison_figure(
     if curves:
         corner = at(0.4, down - _GAP + 0.25 + _CURVES)
         axes = figure.add_axes((*corner, (span - 1.5) / _WIDTH, _CURVES / total))
-        _draw_curves(axes, curves)
+        draw_curves(axes, curves, x_label="iteration", y_label="CKA to the teacher")
     return figure
 
 
@@ -132,11 +128,6 @@ def _header(label: str, panel: Sequence[Panel], reference: Sequence[Panel] | Non
     wrong = sum(len(r) for r, _ in pairs) - right
     missed = sum(int(m.sum()) for _, m in pairs)
     return [label, f"{right} right, {wrong} wrong, {missed} missed"]
-
-
-def _fit(text: str, width: float, size: float) -> float:
-    """A font size at which a line of text is no wider than ``width`` inches, roughly."""
-    return min(size, width * 72 / (0.56 * max(len(text), 1)))
 
 
 def _draw_panel(axes: Axes, panel: Panel, names: Sequence[str], reference: Panel | None) -> None:
@@ -192,44 +183,6 @@ def _verdict_legend(figure: Figure, place: tuple[float, float]) -> None:
             for color, style, text in VERDICTS.values()
         ],
         loc="upper left", bbox_to_anchor=place, ncols=len(VERDICTS), frameon=False,
-        fontsize=8.5, labelcolor=_INK, borderpad=0, borderaxespad=0,
+        fontsize=8.5, labelcolor=INK, borderpad=0, borderaxespad=0,
         handlelength=2.0, columnspacing=1.6,
     )  # fmt: skip
-
-
-def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
-    """Lines over iterations, each named at its right end in its own colour."""
-    ends = []
-    for i, (label, (iterations, values)) in enumerate(curves.items()):
-        color = _CURVE_COLORS[i % len(_CURVE_COLORS)]
-        style = _CURVE_STYLES[i // len(_CURVE_COLORS) % len(_CURVE_STYLES)]
-        marker = "o" if len(iterations) == 1 else None  # a line of one point is invisible
-        axes.plot(iterations, values, color=color, linestyle=style, linewidth=1.8, marker=marker)
-        finite = [value for value in values if np.isfinite(value)]
-        if finite:
-            ends.append((finite[-1], label, color))
-    axes.margins(x=0, y=0.08)
-    axes.set_xlabel("iteration", size=9.5, color=_INK)
-    axes.set_ylabel("CKA to the teacher", size=9.5, color=_INK)
-    axes.tick_params(labelsize=8.5, colors=_GREY, length=3)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
-
-    # The names stand as close to their lines as they can without covering each other.
-    ends.sort()
-    low, high = axes.get_ylim()
-    step = min(0.085, 1 / max(len(ends), 1))
-    heights = [(value - low) / (high - low) for value, _, _ in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + step)
-    ceiling = 1.0
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], ceiling)
-        ceiling = heights[i] - step
-    for (_, label, color), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            label, (1, height), (5, 0), xycoords="axes fraction", textcoords="offset points",
-            size=_fit(label, 1.0, 9.5), color=color, va="center",
-        )  # fmt: skip

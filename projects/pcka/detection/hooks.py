@@ -9,6 +9,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..environment import ENVIRONMENT, environment
 from .config import ConfigError, student_config
 from .distiller import DistilledDetector
 from .processes import unwrapped
@@ -108,13 +109,16 @@ class RandomStateHook(HookBase):
 
 
 class SummaryHook(HookBase):
-    """Writes ``summary.json`` (AP, parameters, seconds, ...) and the student's plain config."""
+    """Writes ``summary.json`` (AP, parameters, seconds, ...), what it ran on, and the student's
+    plain config."""
 
     def before_train(self) -> None:
         self._start = time.perf_counter()
         cfg = self.trainer.cfg
         with open(os.path.join(cfg.OUTPUT_DIR, "student.yaml"), "w") as file:
             file.write(student_config(cfg).dump())
+        with open(os.path.join(cfg.OUTPUT_DIR, ENVIRONMENT), "w") as file:
+            json.dump(environment(cfg.MODEL.DEVICE), file, indent=2)
 
     def after_train(self) -> None:
         trainer = self.trainer

@@ -18,16 +18,42 @@ def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
         ``(n,)`` bool, which detections are right: as in COCO at IoU 0.5, by falling score, each
         object once. ``(m,)`` bool, which objects are missed: no detection of any class is there.
     """
-    boxes, classes, scores = panel["boxes"], panel["classes"], panel["scores"]
-    ious = np.array([_iou(box, reference["boxes"]) for box in boxes])
-    ious = ious.reshape(len(boxes), len(reference["boxes"]))
-    right = np.zeros(len(boxes), bool)
+    ious = _ious(panel, reference)
+    return _assign(panel, reference, ious) >= 0, ~(ious >= 0.5).any(0)
+
+
+def difference(a: Panel, b: Panel, reference: Panel) -> int:
+    """How much two detectors differ on one image, whichever is better.
+
+    The objects that one of them gets right (see ``match``) and the other not, plus the difference
+    between their numbers of wrong detections. Against the truth itself (``b = reference``) these
+    are the mistakes of ``a``.
+    """
+    found, wrong = [], []
+    for panel in (a, b):
+        objects = _assign(panel, reference, _ious(panel, reference))
+        found.append(set(objects[objects >= 0].tolist()))
+        wrong.append(int((objects < 0).sum()))
+    return len(found[0] ^ found[1]) + abs(wrong[0] - wrong[1])
+
+
+def _ious(panel: Panel, reference: Panel) -> np.ndarray:
+    """``(n, m)``."""
+    ious = np.array([_iou(box, reference["boxes"]) for box in panel["boxes"]])
+    return ious.reshape(len(panel["boxes"]), len(reference["boxes"]))
+
+
+def _assign(panel: Panel, reference: Panel, ious: np.ndarray) -> np.ndarray:
+    """``(n,)``: the object that each detection is right about, or -1."""
+    classes, scores = panel["classes"], panel["scores"]
+    objects = np.full(len(classes), -1)
     taken = np.zeros(len(reference["boxes"]), bool)
-    for i in np.argsort(-scores, kind="stable") if scores is not None else range(len(boxes)):
+    for i in np.argsort(-scores, kind="stable") if scores is not None else range(len(classes)):
         free = np.where(taken | (reference["classes"] != classes[i]), 0, ious[i])
         if len(free) and free.max() >= 0.5:
-            right[i] = taken[free.argmax()] = True
-    return right, ~(ious >= 0.5).any(0)
+            objects[i] = free.argmax()
+            taken[objects[i]] = True
+    return objects
 
 
 def above_threshold(panel: Panel, score_threshold: float) -> Panel:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-Curve = tuple[np.ndarray, np.ndarray]
+from ..analysis.curves import Curve
 
 
 def read_records(path: str | os.PathLike, last_bytes: int | None = None) -> Iterator[dict]:

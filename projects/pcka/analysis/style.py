@@ -1,0 +1,30 @@
+"""How all figures look: on white, in colours that the colour-blind can tell apart."""
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, GREY = "#222222", "#666666"
+CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#333333")
+CURVE_STYLES = ("-", "--", ":")
+
+
+def new_figure(width: float, height: float, **options) -> Figure:
+    """An empty one of so many inches, of 160 pixels each; pyplot's global state is not touched."""
+    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plain_axes(axes: Axes) -> None:
+    """Two spines, small grey ticks and a faint grid that tells heights."""
+    axes.tick_params(labelsize=8.5, colors=GREY, length=3)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+
+
+def fitting_size(text: str, width: float, size: float) -> float:
+    """A font size at which a line of text is no wider than ``width`` inches, roughly."""
+    return min(size, width * 72 / (0.56 * max(len(text), 1)))

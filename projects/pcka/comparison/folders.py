@@ -1,0 +1,89 @@
+"""Folders that finished runs and comparisons left -> runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from ..errors import ConfigError
+from .runs import Comparison, Run, slug_of
+from .task import Task
+
+_CONFIG, _RESULTS = "config.yaml", "results.json"
+
+
+def read_run(folder: Path, label: str, task_of: Callable[[str], Task]) -> Run:
+    """A finished run, of either kind.
+
+    Raises:
+        ConfigError: no run, one that is not finished, or a config that cannot be read.
+    """
+    path = folder / _CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} is no folder of a run or a comparison: there is no {_CONFIG} of a run and "
+            f"no {_RESULTS} of a comparison in it"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    keys = content if isinstance(content, dict) else {}
+    names = [name for name, key in (("detection", "MODEL"), ("classification", "student"))
+             if key in keys]  # fmt: skip
+    if not names:
+        raise ConfigError(f"{path} is no config of a detector (MODEL) or a classifier (student)")
+    task = task_of(names[0])
+    cfg = task.load((str(path),), ())
+    run = Run(
+        task=task,
+        label=label,
+        seed=keys[task.seed_key],
+        files=(str(path),),
+        opts=(),
+        output_dir=folder,
+        needs_teacher=task.needs_teacher(cfg),
+        length=task.length(cfg),
+    )
+    if run.summary is None:
+        raise ConfigError(
+            f"{folder} is not finished: {run.progress} of {run.length} {task.unit}. Continue it "
+            "with --resume"
+        )
+    return run
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether ``tools/compare.py`` wrote to this folder, finished or not."""
+    return (folder / _RESULTS).is_file() or (folder / "teacher" / _CONFIG).is_file()
+
+
+def read_comparison(folder: Path, task_of: Callable[[str], Task]) -> Comparison:
+    """A finished comparison from its folder alone; the file that asked for it is not needed.
+
+    Raises:
+        ConfigError: not finished, or a run of it is gone.
+    """
+    path = folder / _RESULTS
+    if not path.is_file():
+        raise ConfigError(
+            f"the comparison in {folder} is not finished: run tools/compare.py again, which goes on"
+        )
+    labels = {
+        label: [entry["seed"] for entry in entries]
+        for label, entries in json.loads(path.read_text(encoding="utf-8")).items()
+    }
+    teacher = read_run(folder / "teacher", "teacher", task_of)
+    del labels["teacher"]
+    students = {
+        label: [read_run(folder / slug_of(label) / f"seed{s}", label, task_of) for s in seeds]
+        for label, seeds in labels.items()
+    }
+    return Comparison(teacher.task, _title(folder), folder, teacher, students)
+
+
+def _title(folder: Path) -> str:
+    table = folder / "table.md"
+    first = table.read_text(encoding="utf-8").partition("\n")[0] if table.is_file() else ""
+    return first.removeprefix("# ") or folder.name

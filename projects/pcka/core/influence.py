@@ -1,0 +1,74 @@
+"""How much each distillation loss weighs in a step: its share of the loss, and its pull.
+
+Both take the losses of one step by name, ``loss_<key>`` for every key of
+``DistillTerms.pairings``; all others are the network's own.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .terms import Pairing
+
+# Losses are multiplied by it before they are differentiated: it drops out of the ratio, and keeps
+# small gradients of float16 features from being 0. A power of two: it rounds nothing.
+_SCALE = 2.0**10
+
+
+def loss_shares(pairings: Mapping[str, Pairing], losses: Mapping[str, float]) -> dict[str, float]:
+    """What part of the total each distillation loss is: ``{"share/pcka_p2": 0.2}``.
+
+    Weights are included on both sides; without any loss the shares are 0.
+    """
+    total = math.fsum(losses.values())
+    return {f"share/{key}": losses[f"loss_{key}"] / total if total else 0.0 for key in pairings}
+
+
+def gradient_ratios(
+    pairings: Mapping[str, Pairing],
+    losses: Mapping[str, Tensor],
+    features: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """How hard each distillation loss pulls at the feature that it reads: ``gradient/<key>``.
+
+    ``|d loss / d F| / |d own / d F|``: L2 norms over all of F, where F is the student's feature on
+    this process, before any adapter, and ``own`` the sum of the network's own losses. At 1 the
+    student's features are changed as much by the teacher as by the labels. The graph is kept and
+    nothing is accumulated, so a backward that follows is what it would have been.
+
+    Args:
+        pairings: of the terms.
+        losses: scalars, attached to the graph.
+        features: the student's, ``(B, C, H, W)`` or ``(B, C)``, attached to the graph.
+
+    Returns:
+        0-dimensional tensors. Left out is what has no ratio: a feature that is frozen, or
+        that no loss of the network's own depends on. Not finite where norms are.
+    """
+    distilled = {f"loss_{key}" for key in pairings}
+    own = [loss for name, loss in losses.items() if name not in distilled and loss.requires_grad]
+    names = sorted({p.student for p in pairings.values() if features[p.student].requires_grad})
+    if not own or not names:
+        return {}
+    with torch.autocast(own[0].device.type, enabled=False):
+        asked = _gradients(sum(own), [features[name] for name in names])
+        norms = {n: _norm(g) for n, g in zip(names, asked, strict=True) if g is not None}
+        ratios = {}
+        for key, pair in pairings.items():
+            if pair.student in norms:
+                [pull] = _gradients(losses[f"loss_{key}"], [features[pair.student]])
+                ratios[f"gradient/{key}"] = _norm(pull) / norms[pair.student]
+        return ratios
+
+
+def _gradients(loss: Tensor, features: list[Tensor]) -> tuple[Tensor | None, ...]:
+    scale = torch.full_like(loss, _SCALE)
+    return torch.autograd.grad(loss, features, scale, retain_graph=True, allow_unused=True)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(
+        gradient, dtype=torch.promote_types(gradient.dtype, torch.float32)
+    )
