@@ -19,6 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pcka.core.schedules import progress_at
+
 from .config import Config, to_dict
 from .data import Data
 from .data.batches import seed_of
@@ -151,7 +153,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self._autocast():
-            losses = model(images, labels)
+            losses = model(images, labels, progress_at(self.step, self.steps))
         self.optimizer.zero_grad()
         self.scaler.scale(sum(losses.values())).backward()
         if train.clip_grad_norm is not None:
@@ -175,7 +177,8 @@ class Engine:
         means = self.meter.means(self.process)
         row: dict[str, float] = {"epoch": epoch + 1, "lr": rate, **means}
         if self.distiller.distill is not None:
-            row.update(self.distiller.distill.similarities(row))
+            when = [progress_at(self.step - 1 - i, self.steps) for i in range(self.meter.steps)]
+            row.update(self.distiller.distill.similarities(row, when))
         for prefix, model in (("", self.student), ("ema_", self.ema)):
             if model is not None:
                 # BatchNorm's statistics are each process's own: those that will be saved count.

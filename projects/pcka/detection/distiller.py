@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from ..core import DistillTerms, Taps
 from ..core.distributed import world_size
-from .config import ConfigError, term_specs
+from ..core.schedules import progress_at
+from .config import ConfigError
 from .features import feature_modules, feature_shapes
 from .padding import padded_alike
 from .teacher import FrozenTeacher, build_teacher
+from .terms import term_specs
 
 _PREFIX = "student."
 
@@ -33,18 +35,22 @@ class DistilledDetector(nn.Module):
         student: nn.Module,
         teacher: FrozenTeacher | None = None,
         distill: DistillTerms | None = None,
+        max_iter: int | None = None,
     ):
         """
         Args:
             student: a detectron2 meta-architecture.
             teacher: None trains the student alone.
             distill: the terms between the two, given with the teacher.
+            max_iter: iterations of the whole run, for the terms' schedules; None: their weights
+                stay as they are.
         """
         super().__init__()
         if (teacher is None) != (distill is None):
             raise ValueError("a teacher and terms come together, or neither does")
         self.student = student
         self.teacher = teacher
+        self.max_iter = max_iter
         if distill is not None:
             self.distill = distill
         self.taps = Taps(feature_modules(student))
@@ -71,7 +77,12 @@ class DistilledDetector(nn.Module):
                 f"MODEL.PCKA.TERMS: {name} pads the ground truth of its segmentation by itself and "
                 "cannot follow the common size that gather needs: set gather False"
             )
-        return {"student": student, "teacher": teacher, "distill": distill}
+        return {
+            "student": student,
+            "teacher": teacher,
+            "distill": distill,
+            "max_iter": cfg.SOLVER.MAX_ITER,
+        }
 
     @property
     def device(self) -> torch.device:
@@ -81,18 +92,21 @@ class DistilledDetector(nn.Module):
         """As the student's: a dict of losses in training, a list of results in evaluation."""
         if not self.training or self.teacher is None:
             return self.student(batched_inputs)
+        progress = None
+        if self.max_iter is not None:
+            progress = progress_at(get_event_storage().iter, self.max_iter)
         backbones = (self.student.backbone, self.teacher.model.backbone)
         with padded_alike(*backbones if self.distill.gathers else ()):
             # First: what its forward takes for a while then does not come on top of the student's.
-            names = {pair.teacher for pair in self.distill.pairings.values()}
-            taught = self.teacher(batched_inputs, self.device, names)
+            names = {pair.teacher for pair in self.distill.on(progress).values()}
+            taught = self.teacher(batched_inputs, self.device, names) if names else {}
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
-            losses.update(self.distill(features, taught))
-        self._watch(losses)
+            losses.update(self.distill(features, taught, progress=progress))
+        self._watch(losses, progress)
         return losses
 
-    def _watch(self, losses: dict[str, Tensor]) -> None:
+    def _watch(self, losses: dict[str, Tensor], progress: float | None) -> None:
         """Stop at a loss that is not finite, by name; log the CKA of every level."""
         storage = get_event_storage()
         # One transfer for all of them.
@@ -105,7 +119,8 @@ class DistilledDetector(nn.Module):
                 "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
                 "(SOLVER.CLIP_GRADIENTS)"
             )
-        storage.put_scalars(**self.distill.similarities(values), smoothing_hint=False)
+        figures = self.distill.similarities(values, [progress])
+        storage.put_scalars(**figures, smoothing_hint=False)
 
 
 def _strip_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
