@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
-from .features import FeatureShape, on_common_extent
+from .features import FeatureShape, cells_of_images, on_common_extent
 from .schedules import Schedule
 from .term_spec import TermSpec
 
@@ -93,6 +93,7 @@ class DistillTerms(nn.Module):
         target: Tensor | None = None,
         *,
         progress: float | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Features by name -> weighted scalar losses.
 
@@ -102,30 +103,41 @@ class DistillTerms(nn.Module):
             target: the labels ``(B,)``, for the losses that need them.
             progress: of the training, in [0, 1], for the schedules; None, outside of a run: every
                 term at its full weight. A pairing that is not on is not computed, and gives 0.
+            image_sizes: height and width of each image in pixels, to leave the padding of the batch
+                out of the losses of maps; None leaves it in.
 
         Raises:
             ValueError: no target where a loss needs one.
         """
         losses, on = {}, self.on(progress)
         for key, pair in self.pairings.items():
-            loss, x = self.losses[key], student[pair.student]
-            if key not in on:
+            x = student[pair.student]
+            if key in on:
+                loss = self._loss(key, x, teacher[pair.teacher], target, image_sizes)
+                losses[f"loss_{key}"] = pair.weight_at(progress) * loss
+            else:
                 # Reaches the adapter: several processes wait for a gradient of every parameter.
                 reached = [p.sum() * 0 for p in self.adapters[key].parameters()]
                 losses[f"loss_{key}"] = sum(reached, x.new_zeros(()))
-                continue
-            y = teacher[pair.teacher]
-            if loss.inputs == "maps":
-                x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
-            inputs = [self.adapters[key](x), y]
-            if loss.needs_target:
-                if target is None:
-                    raise ValueError(
-                        f"{key}: {type(loss).__name__} needs the labels of the batch: give target"
-                    )
-                inputs.append(target)
-            losses[f"loss_{key}"] = pair.weight_at(progress) * loss(*inputs)
         return losses
+
+    def _loss(self, key: str, x: Tensor, y: Tensor, target, image_sizes) -> Tensor:
+        """One loss, without its weight."""
+        loss, pair = self.losses[key], self.pairings[key]
+        if loss.inputs == "maps":
+            x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
+        x = self.adapters[key](x)
+        if loss.inputs == "maps" and image_sizes is not None:
+            inside = cells_of_images(x, pair.stride, image_sizes)
+            if inside is not None:
+                x, y = (loss.without_padding(side, inside) for side in (x, y))
+        if not loss.needs_target:
+            return loss(x, y)
+        if target is None:
+            raise ValueError(
+                f"{key}: {type(loss).__name__} needs the labels of the batch: give target"
+            )
+        return loss(x, y, target)
 
     def on(self, progress: float | None = None) -> dict[str, Pairing]:
         """The pairings whose weight is not 0 at ``progress``: the teacher's features they read."""

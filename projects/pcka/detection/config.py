@@ -33,6 +33,8 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # It is measured on so many images, the first of DATASETS.TEST[0].
     pcka.TEACHER.MIN_AP_IMAGES = 100
 
+    # Leave the padding of a batch of images of different sizes out of the losses of maps.
+    pcka.MASK_PADDING = False
     # List of terms; keys and defaults of an entry: see `terms.term_template`.
     pcka.TERMS = []
 

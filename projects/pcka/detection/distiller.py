@@ -36,6 +36,7 @@ class DistilledDetector(nn.Module):
         teacher: FrozenTeacher | None = None,
         distill: DistillTerms | None = None,
         max_iter: int | None = None,
+        mask_padding: bool = False,
     ):
         """
         Args:
@@ -44,6 +45,7 @@ class DistilledDetector(nn.Module):
             distill: the terms between the two, given with the teacher.
             max_iter: iterations of the whole run, for the terms' schedules; None: their weights
                 stay as they are.
+            mask_padding: leave the padding of the batch out of the losses of maps.
         """
         super().__init__()
         if (teacher is None) != (distill is None):
@@ -51,6 +53,7 @@ class DistilledDetector(nn.Module):
         self.student = student
         self.teacher = teacher
         self.max_iter = max_iter
+        self.mask_padding = mask_padding
         if distill is not None:
             self.distill = distill
         self.taps = Taps(feature_modules(student))
@@ -82,6 +85,7 @@ class DistilledDetector(nn.Module):
             "teacher": teacher,
             "distill": distill,
             "max_iter": cfg.SOLVER.MAX_ITER,
+            "mask_padding": cfg.MODEL.PCKA.MASK_PADDING,
         }
 
     @property
@@ -102,7 +106,8 @@ class DistilledDetector(nn.Module):
             taught = self.teacher(batched_inputs, self.device, names) if names else {}
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
-            losses.update(self.distill(features, taught, progress=progress))
+            sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
+            losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
         self._watch(losses, progress)
         return losses
 
