@@ -15,8 +15,7 @@ TERMS = ["MODEL.PCKA.TERMS", [{"FEATURES": ["p3"],
 def losses(tiny, batch):
     """``losses(size, ...)`` -> PCKA on p3 unmasked and masked, and what it was given."""
     models = [
-        build_model(tiny(*TERMS, "MODEL.PCKA.MASK_PADDING", mask)).train()
-        for mask in (False, True)
+        build_model(tiny(*TERMS, "MODEL.PCKA.MASK_PADDING", mask)).train() for mask in (False, True)
     ]
     models[1].load_state_dict(models[0].state_dict())
 
