@@ -252,6 +252,12 @@ class Config:
             raise ConfigError("terms need a teacher: set teacher.name and teacher.weights")
         if not self.distils and self.ce_weight == 0:
             raise ConfigError("ce_weight is 0 and no term is on: there is nothing to train with")
+        ends = [term.build_schedule().off_at for term in self.terms if term.weight > 0]
+        if self.ce_weight == 0 and max(ends) < 1:
+            raise ConfigError(
+                f"ce_weight is 0 and every term is off from {max(ends)} of the training on: raise "
+                "schedule.off_at of one to 1"
+            )
 
     @property
     def distils(self) -> bool:

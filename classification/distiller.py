@@ -129,9 +129,15 @@ class Distiller(nn.Module):
         names = [p.student for p in distill.pairings.values()] if distill else []
         self._tapped = TappedModel(student, names)
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``(B, 3, H, W)``, ``(B,)`` -> scalars whose sum is the loss."""
-        if self.distill is not None:
+    def forward(
+        self, images: Tensor, labels: Tensor, progress: float | None = None
+    ) -> dict[str, Tensor]:
+        """``(B, 3, H, W)``, ``(B,)`` -> scalars whose sum is the loss.
+
+        ``progress`` of the training is for the terms' schedules; None: their full weights.
+        """
+        taught: dict[str, Tensor] = {}
+        if self.distill is not None and self.distill.on(progress):
             # First: what its forward takes for a while then does not come on top of the student's.
             taught = self.teacher(images)
         features = self._tapped(images)
@@ -141,7 +147,7 @@ class Distiller(nn.Module):
             entropy = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             losses["loss_ce"] = self.ce_weight * entropy
         if self.distill is not None:
-            losses.update(self.distill(features, taught, labels))
+            losses.update(self.distill(features, taught, labels, progress=progress))
         self.gradients = {}
         if self.measures_gradients and self.distill is not None:
             self.gradients = gradient_ratios(self.distill.pairings, losses, features)

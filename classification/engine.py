@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pcka.core import loss_shares
+from pcka.core.schedules import progress_at
 
 from .config import Config, to_dict
 from .data import Data
@@ -157,7 +158,7 @@ class Engine:
         every = train.gradient_every
         self.distiller.measures_gradients = every > 0 and (self.step + 1) % every == 0
         with self._autocast():
-            losses = model(images, labels)
+            losses = model(images, labels, progress_at(self.step, self.steps))
         if self.distiller.gradients:
             self.gradients.add(self.distiller.gradients)
         self.optimizer.zero_grad()
@@ -184,7 +185,8 @@ class Engine:
         row: dict[str, float] = {"epoch": epoch + 1, "lr": rate, **means}
         if self.distiller.distill is not None:
             distill = self.distiller.distill
-            row |= distill.similarities(means) | loss_shares(distill.pairings, means)
+            when = [progress_at(self.step - 1 - i, self.steps) for i in range(self.meter.steps)]
+            row |= distill.similarities(means, when) | loss_shares(distill.pairings, means)
             row |= self.gradients.means(self.process)
         for prefix, model in (("", self.student), ("ema_", self.ema)):
             if model is not None:

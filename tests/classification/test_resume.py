@@ -75,7 +75,10 @@ def die_before_the_summary(die):
 EVERYTHING = {
     "student": {"name": "tiny_dropout"},
     "ce_weight": 0.5,
-    "terms": list(TERMS.values()),
+    "terms": [
+        {**term, "schedule": {"kind": "linear", "warmup": 0.3, "off_at": 0.9}}
+        for term in TERMS.values()
+    ],
     "train": {
         "epochs": 3,
         "ema_decay": 0.9,

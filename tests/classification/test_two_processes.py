@@ -24,6 +24,9 @@ GATHERED = [
     for name in ("fcka", "intra", "inter")
 ]
 
+# Its adapter gets no gradient in the second half.
+FADING = {**TERMS["hint"], "schedule": {"kind": "linear", "off_at": 0.5}}
+
 
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch):
@@ -87,7 +90,7 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("terms", [[TERMS["kd"], TERMS["hint"]], GATHERED], ids=["kd", "cka"])
+@pytest.mark.parametrize("terms", [[TERMS["kd"], FADING], GATHERED], ids=["kd", "cka"])
 def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
     """Twelve steps in float64: every gradient has to be that of the whole batch."""
     tree = {

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from pcka.core import gradient_ratios, loss_shares
+from pcka.core import Schedule, gradient_ratios, loss_shares
 from pcka.core.terms import Pairing
 
 
 def pairings(**student):
-    return {key: Pairing(name, name, 1.0, None, None) for key, name in student.items()}
+    return {key: Pairing(name, name, 1.0, Schedule(), None, None) for key, name in student.items()}
 
 
 def test_shares_are_of_the_whole_loss():
@@ -66,3 +66,11 @@ def test_what_has_no_ratio_is_left_out():
     pairs = pairings(a="unread", b="frozen")
     assert gradient_ratios(pairs, losses, features) == {}
     assert gradient_ratios(pairs, {k: losses[k] for k in ("loss_a", "loss_b")}, features) == {}
+
+
+def test_a_term_that_is_off_has_no_ratio():
+    x = torch.ones(2, 2, requires_grad=True)
+    hidden, losses = losses_of(x)
+    adapter = torch.ones(3, requires_grad=True)
+    losses |= {"loss_a": torch.zeros(()), "loss_b": adapter.sum() * 0}
+    assert gradient_ratios(pairings(a="h", b="h"), losses, {"h": hidden}) == {}

@@ -341,6 +341,6 @@ def test_every_config_is_valid():
         if "mimic" in path.stem and "Mimic" not in LOSSES:
             continue
         if "STUDENTS" not in content:
-            from pcka.detection.config import term_specs
+            from pcka.detection.terms import term_specs
 
             term_specs(load_config(str(path)))

@@ -20,9 +20,10 @@ from detectron2.utils.logger import setup_logger
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
-from pcka.detection.config import config_differences, term_specs
+from pcka.detection.config import config_differences
 from pcka.detection.metrics import read_scalars
 from pcka.detection.teacher_source import teacher_config
+from pcka.detection.terms import term_specs
 
 ROOT = Path(__file__).parents[2]
 ADAPTED = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"}]
@@ -308,7 +309,7 @@ def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, 
     architecture, detector = DETECTORS[detector]
     opts = (
         *detector, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture,
-        "MODEL.PCKA.TERMS", ADAPTED,
+        "MODEL.PCKA.TERMS", [{**ADAPTED[0], "SCHEDULE": {"kind": "cosine", "off_at": 0.9}}],
         "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2,
         "TEST.EVAL_PERIOD", evaluate,
     )  # fmt: skip

@@ -37,8 +37,10 @@ from .losses import (
     sp_loss,
 )
 from .meter import CKAMeter
+from .schedules import Schedule
 from .taps import Taps
-from .terms import DistillTerms, TermSpec
+from .term_spec import TermSpec
+from .terms import DistillTerms
 
 __all__ = [
     "AT",
@@ -58,6 +60,7 @@ __all__ = [
     "LogitCKA",
     "Mimic",
     "PatchCKA",
+    "Schedule",
     "Taps",
     "TermSpec",
     "at_loss",

@@ -1,7 +1,9 @@
-"""What is known of a feature, and how the maps of two networks are brought to one extent."""
+"""What is known of a feature, and which part of the maps of two networks can be compared."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,3 +50,24 @@ def on_common_extent(
         size = student.shape[-2:]
         teacher = F.interpolate(teacher, size=size, mode="bilinear", align_corners=False)
     return student, teacher
+
+
+def cells_of_images(x: Tensor, stride: int, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
+    """Which cells of a padded batch hold a pixel of their image.
+
+    Args:
+        x: map ``(B, C, H, W)``.
+        stride: pixels per cell.
+        sizes: height and width of each image in pixels; padding lies right and below.
+
+    Returns:
+        ``(B, 1, H, W)``, False where a cell lies wholly in padding; None if none does.
+    """
+    extents = [[-(-side // stride) for side in size] for size in sizes]
+    if all(h >= x.shape[-2] and w >= x.shape[-1] for h, w in extents):
+        return None
+    extents = torch.tensor(extents, device=x.device)
+    down, across = (
+        torch.arange(x.shape[axis], device=x.device) < extents[:, axis, None] for axis in (-2, -1)
+    )
+    return down[:, None, :, None] & across[:, None, None, :]

@@ -45,7 +45,8 @@ def gradient_ratios(
 
     Returns:
         0-dimensional tensors. Left out is what has no ratio: a feature that is frozen, or
-        that no loss of the network's own depends on. Not finite where norms are.
+        that no loss of the network's own depends on, and a term that its schedule has turned off.
+        Not finite where norms are.
     """
     distilled = {f"loss_{key}" for key in pairings}
     own = [loss for name, loss in losses.items() if name not in distilled and loss.requires_grad]
@@ -57,9 +58,11 @@ def gradient_ratios(
         norms = {n: _norm(g) for n, g in zip(names, asked, strict=True) if g is not None}
         ratios = {}
         for key, pair in pairings.items():
-            if pair.student in norms:
-                [pull] = _gradients(losses[f"loss_{key}"], [features[pair.student]])
-                ratios[f"gradient/{key}"] = _norm(pull) / norms[pair.student]
+            loss = losses[f"loss_{key}"]
+            if pair.student in norms and loss.requires_grad:
+                [pull] = _gradients(loss, [features[pair.student]])
+                if pull is not None:
+                    ratios[f"gradient/{key}"] = _norm(pull) / norms[pair.student]
         return ratios
 
 

@@ -7,6 +7,7 @@ G groups, N = U V patches, D features of a patch within its group.
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -75,6 +76,32 @@ def from_patches(
     if resize == "pad":
         return x[..., :height, :width]
     return bilinear_adjoint(x, height, width, p)
+
+
+def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:
+    """Centre maps over the patches, as if cells outside were not there; those become 0.
+
+    From each cell goes the mean over the cells at its place in all patches of its image. On a map
+    that is a multiple of the patch this is the centring of CKA over the patches, which then finds
+    nothing left to do, and a patch wholly outside adds nothing to any Gram matrix.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        inside: ``(B, 1, H, W)``, False where a cell does not count.
+        patch_size: P or ``(P, Q)``.
+
+    Returns:
+        ``(B, C, H, W)``, float32 at least.
+    """
+    height, width = x.shape[-2:]
+    (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
+    margin = (0, v * q - width, 0, u * p - height)
+    # Filled, not multiplied: what lies outside may be anything, and gets no gradient.
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~inside, 0)
+    cells, count = (F.pad(t, margin).unflatten(3, (v, q)).unflatten(2, (u, p)).sum((2, 4))
+                    for t in (x, inside.to(x.dtype)))  # fmt: skip
+    mean = (cells / count.clamp(min=1)).repeat(1, 1, u, v)[..., :height, :width]
+    return (x - mean).masked_fill(~inside, 0)
 
 
 def _cells(patches: Tensor, sizes: dict[str, int], grouping: str) -> Tensor:

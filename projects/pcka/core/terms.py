@@ -4,97 +4,20 @@ One :class:`TermSpec` is one line of a configuration; :class:`DistillTerms` turn
 student and teacher into named losses. Detection and classification share both.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
-from .features import FeatureShape, on_common_extent
-from .losses import LOSSES
-
-
-@dataclass(frozen=True)
-class TermSpec:
-    """One distillation term.
-
-    RCKA is three of them: ``FeatureCKA`` on features, and ``LogitCKA`` on logits twice, with the
-    relations ``intra`` and ``inter``.
-
-    Args:
-        name: the term's name in logs and losses.
-        features: student features, by name; each gets a loss of its own.
-        loss: a name of :data:`pcka.core.LOSSES`.
-        loss_args: its arguments; a list gives one value per feature.
-        weight: factor of every loss of the term, >= 0.
-        teacher_features: their counterparts, if the names differ; empty pairs by equal name,
-            else, for a map, by the one teacher feature of equal stride.
-        adapter: a name of ``ADAPTERS``, applied to the student.
-
-    Raises:
-        ValueError: names the term, the argument and what it may be.
-    """
-
-    name: str
-    features: Sequence[str]
-    loss: str = "PatchCKA"
-    loss_args: Mapping[str, Any] = field(default_factory=dict)
-    weight: float = 1.0
-    teacher_features: Sequence[str] = ()
-    adapter: str = "identity"
-
-    def __post_init__(self):
-        if not self.name or not str(self.name).isidentifier():
-            raise ValueError(f"a term's name is an identifier such as 'pcka', got {self.name!r}")
-        for key, value, known in (
-            ("loss", self.loss, LOSSES),
-            ("adapter", self.adapter, ADAPTERS),
-        ):
-            if value not in known:
-                raise self.error(f"unknown {key} {value!r}: one of {', '.join(sorted(known))}")
-        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float):
-            raise self.error(f"weight is a number, got {self.weight!r}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise self.error(f"weight is finite and not negative, got {self.weight}")
-        for key, names in (
-            ("features", self.features),
-            ("teacher_features", self.teacher_features),
-        ):
-            if isinstance(names, str) or not all(isinstance(n, str) for n in names):
-                raise self.error(f"{key} is a list of names, got {names!r}")
-        if not self.features or len(set(self.features)) != len(self.features):
-            raise self.error(f"features is a list of different names, got {list(self.features)}")
-        if self.teacher_features and len(self.teacher_features) != len(self.features):
-            raise self.error(
-                f"{len(self.features)} features but {len(self.teacher_features)} teacher_features"
-            )
-
-    def error(self, message: str) -> ValueError:
-        return ValueError(f"term {self.name!r}: {message}")
-
-    def build_loss(self, index: int) -> nn.Module:
-        """The loss of the ``index``-th feature."""
-        arguments = {}
-        for key, value in self.loss_args.items():
-            if isinstance(value, list):
-                if len(value) != len(self.features):
-                    raise self.error(
-                        f"loss argument {key!r} lists {len(value)} values for "
-                        f"{len(self.features)} features {list(self.features)}"
-                    )
-                value = value[index]
-            arguments[key] = value
-        try:
-            return LOSSES[self.loss](**arguments)
-        except (TypeError, ValueError) as error:
-            raise self.error(f"loss {self.loss}: {error}") from error
+from .features import FeatureShape, cells_of_images, on_common_extent
+from .schedules import Schedule
+from .term_spec import TermSpec
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """One loss of one term: the student's feature, the teacher's, and the weight.
+    """One loss of one term: the student's feature, the teacher's, the weight and its schedule.
 
     The strides are None for vectors.
     """
@@ -102,8 +25,13 @@ class Pairing:
     student: str
     teacher: str
     weight: float
+    schedule: Schedule
     stride: int | None
     teacher_stride: int | None
+
+    def weight_at(self, progress: float | None) -> float:
+        """At ``progress`` of the training, in [0, 1]; None: the full weight."""
+        return self.weight if progress is None else self.weight * self.schedule.factor(progress)
 
 
 class DistillTerms(nn.Module):
@@ -153,6 +81,7 @@ class DistillTerms(nn.Module):
                     student=feature,
                     teacher=partner,
                     weight=float(spec.weight),
+                    schedule=spec.build_schedule(),
                     stride=shapes[0].stride,
                     teacher_stride=shapes[1].stride,
                 )
@@ -162,43 +91,80 @@ class DistillTerms(nn.Module):
         student: Mapping[str, Tensor],
         teacher: Mapping[str, Tensor],
         target: Tensor | None = None,
+        *,
+        progress: float | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Features by name -> weighted scalar losses.
 
         Args:
-            student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``.
+            student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``; of the teacher, those
+                of the pairings that are ``on``.
             target: the labels ``(B,)``, for the losses that need them.
+            progress: of the training, in [0, 1], for the schedules; None, outside of a run: every
+                term at its full weight. A pairing that is not on is not computed, and gives 0.
+            image_sizes: height and width of each image in pixels, to leave the padding of the batch
+                out of the losses of maps; None leaves it in.
 
         Raises:
             ValueError: no target where a loss needs one.
         """
-        losses = {}
+        losses, on = {}, self.on(progress)
         for key, pair in self.pairings.items():
-            loss, x, y = self.losses[key], student[pair.student], teacher[pair.teacher]
-            if loss.inputs == "maps":
-                x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
-            inputs = [self.adapters[key](x), y]
-            if loss.needs_target:
-                if target is None:
-                    raise ValueError(
-                        f"{key}: {type(loss).__name__} needs the labels of the batch: give target"
-                    )
-                inputs.append(target)
-            losses[f"loss_{key}"] = pair.weight * loss(*inputs)
+            x = student[pair.student]
+            if key in on:
+                loss = self._loss(key, x, teacher[pair.teacher], target, image_sizes)
+                losses[f"loss_{key}"] = pair.weight_at(progress) * loss
+            else:
+                # Reaches the adapter: several processes wait for a gradient of every parameter.
+                reached = [p.sum() * 0 for p in self.adapters[key].parameters()]
+                losses[f"loss_{key}"] = sum(reached, x.new_zeros(()))
         return losses
+
+    def _loss(self, key: str, x: Tensor, y: Tensor, target, image_sizes) -> Tensor:
+        """One loss, without its weight."""
+        loss, pair = self.losses[key], self.pairings[key]
+        if loss.inputs == "maps":
+            x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
+        x = self.adapters[key](x)
+        if loss.inputs == "maps" and image_sizes is not None:
+            inside = cells_of_images(x, pair.stride, image_sizes)
+            if inside is not None:
+                x, y = (loss.without_padding(side, inside) for side in (x, y))
+        if not loss.needs_target:
+            return loss(x, y)
+        if target is None:
+            raise ValueError(
+                f"{key}: {type(loss).__name__} needs the labels of the batch: give target"
+            )
+        return loss(x, y, target)
+
+    def on(self, progress: float | None = None) -> dict[str, Pairing]:
+        """The pairings whose weight is not 0 at ``progress``: the teacher's features they read."""
+        return {key: pair for key, pair in self.pairings.items() if pair.weight_at(progress)}
 
     @property
     def gathers(self) -> bool:
         """Whether a loss reads the batches of all processes, which then have to be of one shape."""
         return any(loss.gather for loss in self.losses.values())
 
-    def similarities(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """The readable figure behind each loss: ``{"cka/pcka_p2": 0.93}`` from ``forward``'s."""
-        return {
-            f"{self.losses[key].similarity}/{key}": 1 - losses[f"loss_{key}"] / pair.weight
-            for key, pair in self.pairings.items()
-            if self.losses[key].similarity
-        }
+    def similarities(
+        self, losses: Mapping[str, float], progress: Sequence[float | None] = (None,)
+    ) -> dict[str, float]:
+        """The readable figure behind each loss: ``{"cka/pcka_p2": 0.93}`` from ``forward``'s.
+
+        Args:
+            losses: of one step, or their means over several.
+            progress: of each of these steps. The figure of several is a mean in which a step
+                counts with the term's weight; a term that was off in all of them has none.
+        """
+        figures = {}
+        for key, pair in self.pairings.items():
+            weight = sum(pair.weight_at(p) for p in progress) / len(progress)
+            if self.losses[key].similarity and weight:
+                name = f"{self.losses[key].similarity}/{key}"
+                figures[name] = 1 - losses[f"loss_{key}"] / weight
+        return figures
 
 
 def _partner(

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from ..analysis.page import Section
 from ..comparison import Comparison, Run, Task, leaves
 from ..errors import ConfigError
-from .config import config_differences, distils, load_config
+from .config import config_differences, load_config
 from .metrics import last_iteration
 from .picture import comparison_picture
 from .preflight import check_run
 from .report import report_sections
+from .terms import distils
 
 TRAIN_NET = Path(__file__).parents[3] / "tools" / "train_net.py"
 

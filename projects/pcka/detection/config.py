@@ -6,7 +6,6 @@ from importlib import resources
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..core import LOSSES, TermSpec
 from ..errors import ConfigError, unknown_key
 
 META_ARCHITECTURE = "DistilledDetector"
@@ -37,8 +36,9 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # Iterations between two measurements of the terms' gradients beside the detector's own, at the
     # features that the terms read (gradient/* in metrics.json); 0 measures none.
     pcka.GRADIENT_PERIOD = 0
-
-    # List of terms; keys and defaults of an entry: see `term_template`.
+    # Leave the padding of a batch of images of different sizes out of the losses of maps.
+    pcka.MASK_PADDING = False
+    # List of terms; keys and defaults of an entry: see `terms.term_template`.
     pcka.TERMS = []
 
     # Of mixed precision (SOLVER.AMP.ENABLED): float16, detectron2's, or bfloat16.
@@ -65,74 +65,6 @@ def add_pcka_config(cfg: CfgNode) -> None:
     cfg.DATASETS.COCO_JSON = []
     # Folder that relative JSON and IMAGES start from.
     cfg.DATASETS.COCO_ROOT = ""
-
-
-def term_template() -> CfgNode:
-    """Keys of one entry of MODEL.PCKA.TERMS with their defaults."""
-    term = CfgNode()
-    term.NAME = "pcka"
-    # Student features: FPN levels (p2...) or stages of its bottom-up network (res2...).
-    term.FEATURES = []
-    # Their counterparts, if named differently; empty: by equal name, else by equal stride.
-    term.TEACHER_FEATURES = []
-    term.LOSS = "PatchCKA"
-    # Arguments of the loss; a list gives one value per feature.
-    term.LOSS_ARGS = CfgNode(new_allowed=True)
-    term.WEIGHT = 1.0
-    # identity, or conv1x1 to bring the student's width to the teacher's.
-    term.ADAPTER = "identity"
-    return term
-
-
-def term_specs(cfg: CfgNode) -> list[TermSpec]:
-    """MODEL.PCKA.TERMS as terms that are not off, LOSS_WEIGHT multiplied in.
-
-    Raises:
-        ConfigError: an unknown key, or a value that a term, or MODEL.PCKA, does not take.
-    """
-    scale = cfg.MODEL.PCKA.LOSS_WEIGHT
-    if not scale >= 0:
-        raise ConfigError(f"MODEL.PCKA.LOSS_WEIGHT is a number >= 0, got {scale}")
-    if cfg.MODEL.PCKA.GRADIENT_PERIOD < 0:
-        raise ConfigError(
-            "MODEL.PCKA.GRADIENT_PERIOD is a number of iterations, or 0 for off, got "
-            f"{cfg.MODEL.PCKA.GRADIENT_PERIOD}"
-        )
-    specs = []
-    for index, entry in enumerate(cfg.MODEL.PCKA.TERMS or []):
-        where = f"MODEL.PCKA.TERMS[{index}]"
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{where} is a mapping such as {{NAME: pcka, ...}}, got {entry!r}")
-        template = term_template()
-        for key in entry:
-            if key not in template:
-                raise ConfigError(f"{where}: {unknown_key(key, template)}")
-        try:
-            entry = CfgNode(entry)
-            _widen(template, entry)
-            template.merge_from_other_cfg(entry)
-            spec = TermSpec(
-                name=template.NAME,
-                features=tuple(template.FEATURES),
-                teacher_features=tuple(template.TEACHER_FEATURES),
-                loss=template.LOSS,
-                loss_args=dict(template.LOSS_ARGS),
-                weight=template.WEIGHT * scale,
-                adapter=template.ADAPTER,
-            )
-            if LOSSES[spec.loss].inputs == "logits":
-                raise spec.error(f"{spec.loss} relates logits; the features of a detector are maps")
-            for position in range(len(spec.features)):
-                spec.build_loss(position)
-            specs.append(spec)
-        except (ValueError, AssertionError) as error:
-            raise ConfigError(f"{where}: {error}") from error
-    return [spec for spec in specs if spec.weight > 0]
-
-
-def distils(cfg: CfgNode) -> bool:
-    """Whether this config has any term that is on; otherwise it is plain detectron2."""
-    return cfg.MODEL.META_ARCHITECTURE == META_ARCHITECTURE and bool(term_specs(cfg))
 
 
 def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
@@ -211,7 +143,7 @@ class _SafeCfgNode(CfgNode):
         return super().load_yaml_with_base(filename, allow_unsafe=trusted)
 
     def merge_from_other_cfg(self, cfg_other):
-        _widen(self, cfg_other)
+        widen_numbers(self, cfg_other)
         return super().merge_from_other_cfg(cfg_other)
 
     def merge_from_list(self, cfg_list):
@@ -224,11 +156,11 @@ class _SafeCfgNode(CfgNode):
         return super().merge_from_list([x for pair in values.items() for x in pair] + list(tail))
 
 
-def _widen(node: CfgNode, other: CfgNode) -> None:
+def widen_numbers(node: CfgNode, other: CfgNode) -> None:
     """Whole numbers where ``node`` holds a float become floats: yacs would refuse them."""
     for key, value in other.items():
         if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
-            _widen(node[key], value)
+            widen_numbers(node[key], value)
         elif type(value) is int and type(node.get(key)) is float:
             other[key] = float(value)
 

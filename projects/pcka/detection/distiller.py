@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from ..core import DistillTerms, Taps, gradient_ratios, loss_shares
 from ..core.distributed import world_size
-from .config import ConfigError, term_specs
+from ..core.schedules import progress_at
+from .config import ConfigError
 from .features import feature_modules, feature_shapes
 from .padding import padded_alike
 from .teacher import FrozenTeacher, build_teacher
+from .terms import term_specs
 
 _PREFIX = "student."
 
@@ -33,6 +35,8 @@ class DistilledDetector(nn.Module):
         student: nn.Module,
         teacher: FrozenTeacher | None = None,
         distill: DistillTerms | None = None,
+        max_iter: int | None = None,
+        mask_padding: bool = False,
         gradient_period: int = 0,
     ):
         """
@@ -40,6 +44,9 @@ class DistilledDetector(nn.Module):
             student: a detectron2 meta-architecture.
             teacher: None trains the student alone.
             distill: the terms between the two, given with the teacher.
+            max_iter: iterations of the whole run, for the terms' schedules; None: their weights
+                stay as they are.
+            mask_padding: leave the padding of the batch out of the losses of maps.
             gradient_period: iterations between two measurements of ``gradient_ratios``; 0: none.
         """
         super().__init__()
@@ -47,6 +54,8 @@ class DistilledDetector(nn.Module):
             raise ValueError("a teacher and terms come together, or neither does")
         self.student = student
         self.teacher = teacher
+        self.max_iter = max_iter
+        self.mask_padding = mask_padding
         if distill is not None:
             self.distill = distill
         self.gradient_period = gradient_period
@@ -78,6 +87,8 @@ class DistilledDetector(nn.Module):
             "student": student,
             "teacher": teacher,
             "distill": distill,
+            "max_iter": cfg.SOLVER.MAX_ITER,
+            "mask_padding": cfg.MODEL.PCKA.MASK_PADDING,
             "gradient_period": cfg.MODEL.PCKA.GRADIENT_PERIOD,
         }
 
@@ -89,18 +100,24 @@ class DistilledDetector(nn.Module):
         """As the student's: a dict of losses in training, a list of results in evaluation."""
         if not self.training or self.teacher is None:
             return self.student(batched_inputs)
+        progress = None
+        if self.max_iter is not None:
+            progress = progress_at(get_event_storage().iter, self.max_iter)
         backbones = (self.student.backbone, self.teacher.model.backbone)
         with padded_alike(*backbones if self.distill.gathers else ()):
             # First: what its forward takes for a while then does not come on top of the student's.
-            names = {pair.teacher for pair in self.distill.pairings.values()}
-            taught = self.teacher(batched_inputs, self.device, names)
+            names = {pair.teacher for pair in self.distill.on(progress).values()}
+            taught = self.teacher(batched_inputs, self.device, names) if names else {}
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
-            losses.update(self.distill(features, taught))
-        self._watch(losses, features)
+            sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
+            losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
+        self._watch(losses, features, progress)
         return losses
 
-    def _watch(self, losses: dict[str, Tensor], features: dict[str, Tensor]) -> None:
+    def _watch(
+        self, losses: dict[str, Tensor], features: dict[str, Tensor], progress: float | None
+    ) -> None:
         """Stop at a loss that is not finite, by name; log CKA, share and pull of every level."""
         storage = get_event_storage()
         # One transfer for all of them.
@@ -113,10 +130,10 @@ class DistilledDetector(nn.Module):
                 "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
                 "(SOLVER.CLIP_GRADIENTS)"
             )
-        pairings = self.distill.pairings
-        scalars = self.distill.similarities(values) | loss_shares(pairings, values)
+        distill = self.distill
+        scalars = distill.similarities(values, [progress]) | loss_shares(distill.pairings, values)
         if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
-            scalars |= gradient_ratios(pairings, losses, features)
+            scalars |= gradient_ratios(distill.pairings, losses, features)
         storage.put_scalars(**scalars, smoothing_hint=False)
 
 

@@ -6,11 +6,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from .config import META_ARCHITECTURE, ConfigError, config_differences, distils, load_config
+from .config import META_ARCHITECTURE, ConfigError, config_differences, load_config
 from .data import check_datasets, register_coco_json
 from .files import fetch
 from .precision import step_dtype
 from .teacher_source import teacher_source
+from .terms import distils
 
 _DEMO = "To see it run without any of this: make demo"
 

@@ -17,12 +17,13 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from .config import ConfigError, distils
+from .config import ConfigError
 from .distiller import DistilledDetector
 from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
 from .precision import MixedPrecisionTrainer, step_dtype
 from .processes import share_buffers, share_model
 from .stream import TrainingStream, random_state, set_random_state
+from .terms import distils
 
 
 class Trainer(DefaultTrainer):

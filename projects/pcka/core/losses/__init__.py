@@ -13,6 +13,7 @@
 - ``needs_equal_width`` says whether channels or classes have to agree in number;
 - ``needs_target``: ``forward(student, teacher, target)`` also takes the labels, ``(B,)``;
 - ``check_map(height, width)`` raises ValueError for a map that it cannot learn from;
+- ``without_padding(map, inside)`` is the map without what padding would add to the loss;
 - ``gather`` says whether it reads the batches of all processes, which then have to be of one shape;
 - ``similarity`` names the figure that ``1 - loss`` is, or is empty.
 

@@ -34,6 +34,13 @@ class DistillLoss(nn.Module):
     def check_map(self, height: int, width: int) -> None:
         """Raise ValueError for a map of this size that cannot be learnt from."""
 
+    def without_padding(self, x: Tensor, inside: Tensor) -> Tensor:
+        """A map ``(B, C, H, W)`` to which cells outside of ``inside`` add as little as they can.
+
+        ``inside`` is ``(B, 1, H, W)``. They are 0 here, which for a sum over cells is nothing.
+        """
+        return x.masked_fill(~inside, 0)
+
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 

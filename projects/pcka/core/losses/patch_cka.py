@@ -16,6 +16,7 @@ from ..patches import (
     GROUPINGS,
     RESIZES,
     PatchSize,
+    center_inside,
     check_choice,
     check_grid,
     from_patches,
@@ -119,6 +120,15 @@ class PatchCKA(DistillLoss):
             self.options[name] for name in ("patch_size", "center", "debiased")
         )
         check_grid(height, width, patch_size, center=center, debiased=debiased)
+
+    def without_padding(self, x: Tensor, inside: Tensor) -> Tensor:
+        """A patch wholly outside adds nothing to the Gram matrices, see :func:`center_inside`.
+
+        With ``inter``, whose centring is another, the cells are 0.
+        """
+        if self.options["center"] and not self.options["inter"]:
+            return center_inside(x, inside, self.options["patch_size"])
+        return super().without_padding(x, inside)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """``(B, C, H, W)``, ``(B, C', H, W)`` -> scalar in [0, 1]; debiased: [0, 2]."""
