@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from ..plotting import GREY, INK, LINE_COLORS, plain_axes
 from .matching import Panel, above_threshold, match
 from .metrics import Curve
 
@@ -30,9 +31,8 @@ _CLASS_COLORS = (
     "#1F77D0", "#F5B8DC", "#9BE3F5", "#AA3377", "#FFFFFF",
     "#6A51E0", "#E6DC96", "#00B7C7", "#8C6D5A", "#B39DDB",
 )  # fmt: skip
-_CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#333333")
+_CURVE_COLORS = (*LINE_COLORS, "#333333")
 _CURVE_STYLES = ("-", "--", ":")
-_INK, _GREY = "#222222", "#666666"
 
 # Inches, of 160 pixels each. _CELL: the largest side of an image.
 _WIDTH, _DPI = 10.0, 160
@@ -96,7 +96,7 @@ def comparison_figure(
 
     if title:
         size = _fit(title, span, 14)
-        figure.text(*at(0, _MARGIN / 2), title, size=size, weight="bold", color=_INK, va="top")
+        figure.text(*at(0, _MARGIN / 2), title, size=size, weight="bold", color=INK, va="top")
     if truth:
         _verdict_legend(figure, at(0, _MARGIN / 2 + (_TITLE if title else 0)))
     size = min(_fit(text, cell, 10) for header in headers.values() for text in header)
@@ -104,7 +104,7 @@ def comparison_figure(
         for line, text in enumerate(reversed(headers[label])):
             place = at(column * (cell + _GAP), down - 0.07 - 0.19 * line)
             is_label = text == label
-            figure.text(*place, text, size=size, color=_INK if is_label else _GREY, va="bottom")
+            figure.text(*place, text, size=size, color=INK if is_label else GREY, va="bottom")
     for row, (image, height) in enumerate(zip(images, heights, strict=True)):
         for column, (label, panel) in enumerate(panels.items()):
             corner = at(column * (cell + _GAP), down + height)
@@ -192,7 +192,7 @@ def _verdict_legend(figure: Figure, place: tuple[float, float]) -> None:
             for color, style, text in VERDICTS.values()
         ],
         loc="upper left", bbox_to_anchor=place, ncols=len(VERDICTS), frameon=False,
-        fontsize=8.5, labelcolor=_INK, borderpad=0, borderaxespad=0,
+        fontsize=8.5, labelcolor=INK, borderpad=0, borderaxespad=0,
         handlelength=2.0, columnspacing=1.6,
     )  # fmt: skip
 
@@ -209,13 +209,9 @@ def _draw_curves(axes: Axes, curves: Mapping[str, Curve]) -> None:
         if finite:
             ends.append((finite[-1], label, color))
     axes.margins(x=0, y=0.08)
-    axes.set_xlabel("iteration", size=9.5, color=_INK)
-    axes.set_ylabel("CKA to the teacher", size=9.5, color=_INK)
-    axes.tick_params(labelsize=8.5, colors=_GREY, length=3)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+    axes.set_xlabel("iteration", size=9.5, color=INK)
+    axes.set_ylabel("CKA to the teacher", size=9.5, color=INK)
+    plain_axes(axes)
 
     # The names stand as close to their lines as they can without covering each other.
     ends.sort()
