@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pcka.comparison import Comparison, Task
+from pcka.comparison.comparison_file import Comparison
+from pcka.comparison.task import Task
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config
@@ -49,8 +50,8 @@ class Classification(Task):
         rows = read_metrics(folder)
         return int(rows[-1]["epoch"]) if rows else 0
 
-    def check(self, cfg: Config) -> None:
-        """Names of models, and whether the terms fit them."""
+    def check(self, cfg: Config, *, teacher: bool) -> None:
+        """Names of models, whether the terms fit them, and the teacher's file."""
         sides = [cfg.student] if cfg.teacher is None else [cfg.student, cfg.teacher]
         try:
             models = [create_model(side.name, 10) for side in sides]
@@ -58,6 +59,8 @@ class Classification(Task):
                 build_terms(cfg.terms, *models, cfg.data.image_size or 64)
         except ValueError as error:
             raise ConfigError(f"{cfg.output_dir}: {error}") from error
+        if cfg.distils and teacher and not Path(cfg.teacher.weights).is_file():
+            raise ConfigError(f"teacher.weights: there is no file {cfg.teacher.weights!r}")
 
     def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
         command = [sys.executable, "-m", "classification.train"]
@@ -77,12 +80,15 @@ class Classification(Task):
             "images/s": summary["images_per_second"],
         }
 
-    def note(self, cfg: Config) -> str:
+    def evaluated_on(self, cfg: Config) -> str:
+        name = cfg.data.root if cfg.data.name == "folder" else cfg.data.name
         images = "held out of training" if cfg.data.holdout else "for evaluation"
+        return f"the images of {name} {images}"
+
+    def note(self, cfg: Config) -> str:
         return (
-            f"Accuracy in percent on the images of {cfg.data.name} {images}, after the "
-            "last epoch; best: the highest of all epochs, chosen on these very images. Images/s: "
-            "of training."
+            f"Accuracy in percent on {self.evaluated_on(cfg)}, after the last epoch; best: the "
+            "highest of all epochs, chosen on these very images. Images/s: of training."
         )
 
     def draw_picture(self, comparison: Comparison) -> Figure:
@@ -90,7 +96,7 @@ class Classification(Task):
             label: [_curve(run.output_dir) for run in comparison.students[label]]
             for label in comparison.picture["STUDENTS"]
         }
-        teacher = comparison.teacher.results["top-1"]
+        teacher = comparison.teacher.results["top-1"] if comparison.teacher else None
         return accuracy_figure(curves, teacher=teacher, title=comparison.title)
 
 

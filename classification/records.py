@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import nn
 
-from pcka.comparison import LOG
+from pcka.comparison.run import LOG
 from pcka.errors import ConfigError
 
 from .config import Config, config_differences, load_config, save_config
@@ -35,7 +35,6 @@ _MAY_CHANGE = (
 )  # fmt: skip
 
 _PART = ".part"  # ends the name of a file that is being written
-
 
 
 def open_folder(cfg: Config, *, resume: bool) -> Path:

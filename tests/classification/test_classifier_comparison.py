@@ -14,7 +14,7 @@ from PIL import Image
 
 from classification.comparison import TASK
 from classification.figures import accuracy_figure
-from pcka.comparison import load_comparison
+from pcka.comparison.comparison_file import load_comparison
 from pcka.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def comparison_yaml(tmp_path):
 
 
 def load(path, *opts):
-    return load_comparison(str(path), lambda name: TASK, seeds=[3], opts=list(opts))
+    return load_comparison(str(path), seeds=[3], opts=list(opts))
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_whole_comparison_without_detectron2(comparison_yaml, tmp_path):
 def test_runs_of_a_file(comparison_yaml, tmp_path):
     comparison = load(comparison_yaml, "train.epochs", "7")
     [alone], [rcka] = comparison.students.values()
-    assert not alone.needs_teacher and rcka.needs_teacher
+    assert alone.teacher is None and rcka.teacher is comparison.teacher
     assert rcka.config.seed == 3 and rcka.config.output_dir == str(tmp_path / "out/rcka/seed3")
     assert comparison.teacher.config.teacher is None and rcka.length == 7
     words = TASK.command(rcka.files, resume=True)
@@ -126,7 +126,7 @@ def test_progress_and_results(tmp_path):
 def test_what_cannot_start_is_known_before_any_run(comparison_yaml, opts, words):
     [run] = load(comparison_yaml).students["RCKA"]
     with pytest.raises(ConfigError, match=words):
-        TASK.check(TASK.load(run.files, (*run.opts, *opts)))
+        TASK.check(TASK.load(run.files, (*run.opts, *opts)), teacher=False)
 
 
 def test_figure_shows_every_seed():

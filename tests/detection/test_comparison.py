@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pcka.comparison import Comparison, Run, load_comparison, markdown_table
+from pcka.comparison.comparison_file import Comparison, load_comparison
+from pcka.comparison.comparison_report import markdown_table
+from pcka.comparison.run import Run
 from pcka.detection import ConfigError
 from pcka.detection.comparison import TASK
 
@@ -100,7 +102,7 @@ def test_bad_data_stops_before_any_run(comparison_yaml, tmp_path):
     ("change", "words"),
     [
         (lambda c: c.update(STUDENT=[]), "did you mean 'STUDENTS'"),
-        (lambda c: c.pop("TEACHER"), "TEACHER is missing"),
+        (lambda c: c.update(TEACHER=3), "TEACHER is a mapping"),
         (lambda c: c["STUDENTS"][0].pop("NAME"), r"STUDENTS\[0\] needs a NAME"),
         (lambda c: c["STUDENTS"][1].update(NAME="alone"), r"STUDENTS\[1\].*share the folder"),
         (lambda c: c["STUDENTS"][1].update(NAME="Alone"), "'Alone' and 'alone' would share"),
@@ -119,7 +121,7 @@ def test_bad_files(comparison_yaml, change, words):
     change(content)
     comparison_yaml.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=words):
-        load_comparison(str(comparison_yaml), lambda name: TASK, seeds=[1], opts=[])
+        load_comparison(str(comparison_yaml), seeds=[1], opts=[])
 
 
 def test_statistics_of_made_up_results():
@@ -136,7 +138,7 @@ def test_statistics_of_made_up_results():
             for s, ap in enumerate(aps, start=1)
         ]
 
-    run = Run(TASK, "", 1, (), (), Path(), False, 1)
+    run = Run(TASK, "", 1, (), (), Path(), None, 1)
     comparison = Comparison(TASK, "", Path(), run, {"alone": [run], "PCKA": [run]})
     results = {"teacher": entries(50.0)[:1], "alone": entries(10.0, 20.0, 30.0),
                "PCKA": entries(13.0, 24.0, 35.0)}  # fmt: skip

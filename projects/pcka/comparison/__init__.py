@@ -1,23 +1,19 @@
-"""Train a teacher and several students over several seeds, and compare them.
+"""Runs over seeds, as processes, and what they show: comparisons and ablations.
 
 Every run is a process with an output folder of its own; a finished run is not repeated, so an
-interrupted comparison goes on where it stopped. The standard library, yaml and tqdm only: what the
-runs are is the matter of a :class:`Task`, which detection and classification each have.
+interrupted comparison goes on where it stopped. What the runs are is the matter of a ``Task``,
+which detection and classification each have.
+
+Map of the package (nothing is imported here):
+
+``task``, ``run``, ``run_factory``
+    what has to be known of one kind of runs; one run; entries of a YAML file -> runs.
+``training``
+    runs -> processes, several at a time, with failures recorded.
+``comparison_file``, ``comparison_report``
+    ``tools/compare.py``: named students.
+``choices``, ``ablation_file``, ``ablation``, ``ablation_report``, ``ablation_figure``
+    ``tools/ablate.py``: grids of settings, each tuned first.
+``estimates``, ``markdown``, ``command_line``
+    means with intervals, tables, and what the two commands share.
 """
-
-from .report import collect, markdown_table, write_report
-from .runs import Comparison, Run, load_comparison
-from .task import Task
-from .training import LOG, train_all
-
-__all__ = [
-    "LOG",
-    "Comparison",
-    "Run",
-    "Task",
-    "collect",
-    "load_comparison",
-    "markdown_table",
-    "train_all",
-    "write_report",
-]

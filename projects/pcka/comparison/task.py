@@ -1,9 +1,26 @@
-"""What a comparison has to know of the runs of one kind: detection's, or classification's."""
+"""What has to be known of the runs of one kind: detection's, or classification's."""
 
+import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..errors import ConfigError, unknown_key
+
+# Imported when asked for: classification needs no detectron2.
+TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
+
+
+def task_of(name: str) -> "Task":
+    """The task of a name of ``TASKS``; raises ConfigError for another."""
+    if name not in TASKS:
+        raise ConfigError(f"TASK: {unknown_key(name, TASKS)}")
+    root = str(Path(__file__).parents[3])  # of the checkout: classification lies there
+    if root not in sys.path:
+        sys.path.append(root)
+    return importlib.import_module(TASKS[name]).TASK
 
 
 class Task(ABC):
@@ -49,8 +66,11 @@ class Task(ABC):
         """How far the run in ``folder`` is, in ``unit``."""
 
     @abstractmethod
-    def check(self, cfg: Any) -> None:
-        """Raise ConfigError for what keeps the run from starting, its teacher's weights aside."""
+    def check(self, cfg: Any, *, teacher: bool) -> None:
+        """Raise ConfigError for what keeps the run from starting.
+
+        ``teacher``: whether the weights of the teacher of a run that is taught have to be there.
+        """
 
     @abstractmethod
     def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
@@ -63,6 +83,10 @@ class Task(ABC):
     @abstractmethod
     def results(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """A finished run's figures by column: ``metrics``, ``parameters`` and ``cost``."""
+
+    @abstractmethod
+    def evaluated_on(self, cfg: Any) -> str:
+        """The images that the metrics are of; weights are tuned on others than are reported."""
 
     @abstractmethod
     def note(self, cfg: Any) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
-from ..comparison import Comparison, Run
+from ..comparison.comparison_file import Comparison
+from ..comparison.run import Run
 from .data import register_coco_json
 from .figures import comparison_figure
 from .metrics import read_scalars
@@ -19,8 +20,9 @@ def comparison_picture(comparison: Comparison) -> Figure:
     The images are the first ones of the data set, not chosen by what they show.
     """
     runs = {label: comparison.students[label][0] for label in comparison.picture["STUDENTS"]}
-    register_coco_json(comparison.teacher.config)
-    name = comparison.teacher.config.DATASETS.TEST[0]
+    cfg = comparison.students[comparison.baseline][0].config
+    register_coco_json(cfg)
+    name = cfg.DATASETS.TEST[0]
     dicts = DatasetCatalog.get(name)[: comparison.picture.get("IMAGES", 4)]
     metadata = MetadataCatalog.get(name)
     images = [cv2.imread(d["file_name"])[..., ::-1] for d in dicts]
