@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import ConfigError, check_keys
 from .ablation import Ablation, Candidate, Setting
 from .choices import grid, keys_of, read_choices
-from .run_factory import Folders, RunFactory, name_of, read_file, words
+from .run_factory import ENTRY, Folders, RunFactory, name_of, read_file, words
 
 _KEYS = ("TASK", "TITLE", "OUTPUT_DIR", "TEACHER", "BASE", "SETTINGS", "SEEDS", "TUNING")
 # Columns of runs.csv, beside the axes and the figures.
@@ -89,9 +89,7 @@ class _SettingReader:
     def settings(self, entry: Any, where: str, *, known: Sequence[str]) -> list[Setting]:
         """One setting, or those of a grid."""
         label = name_of(entry, where)
-        check_keys(
-            entry, ("NAME", "CONFIG_FILE", "OPTS", *known), required=("CONFIG_FILE",), where=where
-        )
+        check_keys(entry, (*ENTRY, *known), required=("CONFIG_FILE",), where=where)
         entry = dict(entry)
         axes, tune = entry.pop("AXES", None) or {}, entry.pop("TUNE", None)
         if not isinstance(axes, dict):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
+    lines = [[cell.replace("|", r"\|") for cell in cells] for cells in (columns, *rows)]
+    lines.insert(1, ["---"] * len(columns))
     return "\n".join("| " + " | ".join(cells).lstrip() + " |" for cells in lines)
 
 

@@ -74,7 +74,9 @@ class Run:
     def record_failure(self, exit_status: int) -> None:
         log = (self.output_dir / LOG).read_text(errors="replace").splitlines()
         record = {"command": self._command, "exit_status": exit_status, "log": log[-TAIL:]}
-        (self.output_dir / FAILURE).write_text(json.dumps(record, indent=2) + "\n")
+        part = self.output_dir / f"{FAILURE}.part"  # whole, or not at all
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        part.replace(self.output_dir / FAILURE)
 
     @property
     def failure_text(self) -> str:

@@ -1,6 +1,7 @@
 """Entries of a YAML file -> runs: what files of comparisons and of ablations have in common."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from ..errors import ConfigError, check_keys
 from .run import Run
 from .task import task_of
+
+ENTRY = ("NAME", "CONFIG_FILE", "OPTS")
 
 
 class RunFactory:
@@ -40,7 +43,8 @@ class RunFactory:
                     "drop one of them"
                 )
             entry = content["TEACHER"]
-            [self.teacher] = self.runs(entry, where, "teacher", self.output_dir / "teacher", [0])
+            [teacher] = self.runs(entry, where, "teacher", self.output_dir, [0])
+            self.teacher = replace(teacher, output_dir=self.output_dir / "teacher")
 
     def runs(
         self,
@@ -51,21 +55,18 @@ class RunFactory:
         seeds: Iterable[int],
         *,
         extra: Sequence[str] = (),
-        known: Sequence[str] = (),
     ) -> list[Run]:
         """One run per seed of ``{NAME: ..., CONFIG_FILE: ..., OPTS: [...]}``.
 
         Args:
             where: the entry, for messages.
-            folder: of the runs: ``seed<N>`` in it, or itself for the teacher.
+            folder: of the runs, ``seed<N>`` each.
             extra: KEY VALUE pairs that are merged last.
-            known: further keys of the entry, which others read.
 
         Raises:
             ConfigError: an entry that is not of this form, or a config that is not valid.
         """
-        known = ("NAME", "CONFIG_FILE", "OPTS", *known)
-        check_keys(entry, known, required=("CONFIG_FILE",), where=where)
+        check_keys(entry, ENTRY, required=("CONFIG_FILE",), where=where)
         files = entry["CONFIG_FILE"]
         files = tuple(files) if isinstance(files, list) else (files,)
         opts = (*words(entry.get("OPTS") or [], f"{where}: OPTS"), *self.opts, *extra)
@@ -83,7 +84,7 @@ class RunFactory:
                 seed=seed,
                 files=files,
                 opts=opts,
-                output_dir=folder if label == "teacher" else folder / f"seed{seed}",
+                output_dir=folder / f"seed{seed}",
                 teacher=teacher,
                 length=self.task.length(cfg),
             )

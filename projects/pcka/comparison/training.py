@@ -52,6 +52,7 @@ def train_all(
     finished = sum(run.length for run in runs if run not in waiting)
     print(f"{title}: {len(waiting)} of {len(runs)} runs to train, {jobs} at a time", flush=True)
     running: dict[Run, subprocess.Popen] = {}
+    shown = time.monotonic()
     bar = tqdm(
         total=sum(run.length for run in runs) + later,
         initial=finished,
@@ -79,6 +80,9 @@ def train_all(
                 if run.summary is None:
                     run.record_failure(process.returncode)
                     tqdm.write(run.failure_text)
+            if time.monotonic() < shown + 1:
+                continue
+            shown = time.monotonic()
             bar.set_postfix_str(", ".join(r.title for r in running)[:60], refresh=False)
             bar.update(finished + sum(run.progress for run in running) - bar.n)
     finally:
