@@ -44,9 +44,8 @@ def test_whole_ablation(content, write, tmp_path):
     summary = out / "report" / "grid__kind_b" / "3" / "seed2" / "summary.json"
     assert float(row["score"]) == json.loads(summary.read_text())["score"]
     table, tuning = (out / "table.md").read_text().split("## Tuning")
-    # Kind b gains 4 with even and 8 with odd seeds, and log(10 / 3) less for the weight than 3
-    # has to its best, but the base of weight 1 loses log 10: 8, 4, 8 plus log 3.
-    # Mean 20/3 + 1.0986 = 7.765, std 2.309, t 4.303: +- 5.737.
+    # Against the base, weight 1: ln(10 / 1) - ln(10 / 3) = 1.0986 from the weight and 8, 4, 8 from
+    # kind b. Mean 7.765; std 2.309, t 4.303, n 3: +- 5.737.
     assert "| +7.77 [+2.03, +13.50] | weight 3 of 1, 3, 10 |" in table
     assert "| alone | 19.70 ± 1.00 | 7.00 ± 0.00 | 3 |  |  | 1.50 M | 2 |" in table
     assert "| grid, kind=b | weight 3 | 129.00 | 1 | chosen |" in tuning and "129.00" not in table
@@ -137,6 +136,7 @@ def test_killed_and_resumed(content, write, tmp_path, how):
 
 def test_ready_made_teacher(content, write, tmp_path):
     content.pop("TEACHER")
+    content["SETTINGS"].pop()
     path = write(content)
     status, _, stderr = ablate(path)
     assert status == 1 and "fixed: no teacher at ''" in stderr and not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Comparisons: files, statistics, and a whole one with tiny detectors."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -74,6 +75,47 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     other = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "0.5")
     assert other.returncode == 1 and "finished run of another config" in other.stderr
     assert "SOLVER.BASE_LR" in other.stderr
+
+
+@pytest.mark.slow
+def test_ablation_with_a_ready_made_teacher(tiny_yaml, tmp_path):
+    content = {
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "BASE": {
+            "NAME": "alone",
+            "CONFIG_FILE": str(tiny_yaml),
+            "OPTS": ["MODEL.PCKA.LOSS_WEIGHT", 0],
+        },
+        "SETTINGS": [
+            {
+                "NAME": "PCKA",
+                "CONFIG_FILE": str(tiny_yaml),
+                "AXES": {
+                    "debiased": {
+                        "KEY": "MODEL.PCKA.TERMS.pcka.LOSS_ARGS.debiased",
+                        "VALUES": [True],
+                    }
+                },
+            }
+        ],
+        "SEEDS": [3],
+    }
+    path = tmp_path / "ablation.yaml"
+    path.write_text(yaml.safe_dump(content))
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "ablate.py", path, "SOLVER.MAX_ITER", "2"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    out = tmp_path / "out"
+    with (out / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["setting"], r["debiased"], r["seed"], r["status"]) for r in rows] == [
+        ("alone", "", "3", "done"), ("PCKA, debiased=True", "True", "3", "done"),
+    ]  # fmt: skip
+    config = yaml.safe_load((out / "report/pcka__debiased_true/seed3/config.yaml").read_text())
+    assert config["MODEL"]["PCKA"]["TERMS"][0]["LOSS_ARGS"]["debiased"] is True
+    assert "(one pair: no interval)" in (out / "table.md").read_text()
 
 
 def test_failed_run_is_reported_with_its_log(comparison_yaml, coco):

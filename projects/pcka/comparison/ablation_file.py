@@ -1,11 +1,13 @@
 """An ablation file -> settings, with the runs to tune and to report them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError, check_keys
 from .ablation import Ablation, Candidate, Setting
-from .choices import grid, keys_of, read_choices
+from .choices import Choices, grid, keys_of, read_choices
+from .run import Run
 from .run_factory import ENTRY, Folders, RunFactory, name_of, read_file, words
 
 _KEYS = ("TASK", "TITLE", "OUTPUT_DIR", "TEACHER", "BASE", "SETTINGS", "SEEDS", "TUNING")
@@ -72,91 +74,91 @@ def load_ablation(path: str, *, opts: Sequence[str], output_dir: str = "") -> Ab
     )
 
 
+@dataclass
 class _SettingReader:
-    """Entries of SETTINGS -> settings, each with a folder of its own."""
+    """Entries of BASE and SETTINGS -> settings, each with a folder of its own."""
 
-    def __init__(
-        self,
-        factory: RunFactory,
-        seeds: list[int],
-        tuning_seeds: list[int],
-        tuning_opts: tuple[str, ...],
-    ):
-        self.factory = factory
-        self.seeds, self.tuning_seeds, self.tuning_opts = seeds, tuning_seeds, tuning_opts
-        self.folders = Folders()
+    factory: RunFactory
+    seeds: list[int]
+    tuning_seeds: list[int]
+    tuning_opts: tuple[str, ...]
+    folders: Folders = field(default_factory=Folders)
 
     def settings(self, entry: Any, where: str, *, known: Sequence[str]) -> list[Setting]:
-        """One setting, or those of a grid."""
+        """One setting, or those of a grid; ``known``: keys of the entry beside those of a run."""
         label = name_of(entry, where)
         check_keys(entry, (*ENTRY, *known), required=("CONFIG_FILE",), where=where)
-        entry = dict(entry)
-        axes, tune = entry.pop("AXES", None) or {}, entry.pop("TUNE", None)
-        if not isinstance(axes, dict):
-            raise ConfigError(f"{where}: AXES is a mapping NAME -> {{KEY: ..., VALUES: [...]}}")
+        axes, tune = self._choices(entry, where)
+        recipe = {key: value for key, value in entry.items() if key in ENTRY}
+        tuned = " and ".join(key.rsplit(".", 1)[-1] for key in keys_of(tune))
+        settings = []
+        for point, pairs in grid(axes):
+            name = ", ".join([label, *(f"{axis}={value}" for axis, value in point.items())])
+            place = f"{where} ({name})" if point else where
+            folder, values = self.folders.add(name, where), Folders()
+            candidates = []
+            for value, more in tune.items():
+                own = f"{folder}/{values.add(value, f'{where}: TUNE')}"
+                title, extra = f"{name}, {value}", (*pairs, *more)
+                candidates.append(self._candidate(recipe, place, title, own, value, extra))
+            if not tune:
+                runs = self._runs(recipe, place, name, f"report/{folder}", self.seeds, pairs)
+                candidates.append(Candidate("", [], runs))
+            settings.append(Setting(name, point, tuned, candidates))
+        return settings
+
+    def _choices(self, entry: dict, where: str) -> tuple[dict[str, Choices], Choices]:
+        """AXES and TUNE, no two of which set the same key."""
         task = self.factory.task
-        taken = {
-            task.seed_key: "SEEDS",
-            task.output_key: "OUTPUT_DIR",
-            **{word.split("=")[0]: "the command line" for word in self.factory.opts},
-        }
+        columns = (*_COLUMNS, *task.metrics, "parameters", task.cost)
+        taken = {task.seed_key: "SEEDS", task.output_key: "OUTPUT_DIR"}
+        taken |= {word.split("=")[0]: "the command line" for word in self.factory.opts}
         if self.factory.teacher:
             taken[task.teacher_key] = "TEACHER"
-        columns = (*_COLUMNS, *task.metrics, "parameters", task.cost)
-        choices = {}
-        for axis, axis_entry in axes.items():
+        axes = entry.get("AXES") or {}
+        if not isinstance(axes, dict):
+            raise ConfigError(f"{where}: AXES is a mapping NAME -> {{KEY: ..., VALUES: [...]}}")
+        found = {}
+        for axis, content in axes.items():
             place = f"{where}: AXES: {axis}"
             if axis in columns:
                 raise ConfigError(f"{place} is a column of runs.csv already: name it otherwise")
-            choices[str(axis)] = read_choices(axis_entry, place, taken)
-            taken |= dict.fromkeys(keys_of(choices[str(axis)]), f"AXES: {axis}")
-        values = {"": ()}
-        tuned = ""
-        if tune is not None:
-            values = read_choices(tune, f"{where}: TUNE", taken)
-            tuned = " and ".join(key.rsplit(".", 1)[-1] for key in keys_of(values))
-            if not self.tuning_seeds:
-                raise ConfigError(
-                    f"{where}: TUNE needs TUNING: {{SEEDS: [...], OPTS: [...]}} in the file, seeds "
-                    "and images that are not reported"
-                )
-        found = []
-        for point, pairs in grid(choices):
-            name = ", ".join([label, *(f"{axis}={value}" for axis, value in point.items())])
-            folder = self.folders.add(name, where)
-            folders = Folders()
-            candidates = []
-            for value, more in values.items():
-                subfolder = f"{folder}/{folders.add(value, f'{where}: TUNE')}" if tuned else folder
-                candidates.append(
-                    self._candidate(entry, where, name, value, subfolder, (*pairs, *more))
-                )
-            found.append(Setting(name, point, tuned, candidates))
-        return found
+            found[str(axis)] = read_choices(content, place, taken)
+            taken |= dict.fromkeys(keys_of(found[str(axis)]), f"AXES: {axis}")
+        if entry.get("TUNE") is None:
+            return found, {}
+        if not self.tuning_seeds:
+            raise ConfigError(
+                f"{where}: TUNE needs TUNING: {{SEEDS: [...], OPTS: [...]}} in the file, seeds "
+                "and images that are not reported"
+            )
+        return found, read_choices(entry["TUNE"], f"{where}: TUNE", taken)
 
     def _candidate(
-        self, entry: dict, where: str, name: str, value: str, folder: str, pairs: tuple[str, ...]
+        self, recipe: dict, where: str, title: str, folder: str, value: str, extra: Sequence[str]
     ) -> Candidate:
-        output, make = self.factory.output_dir, self.factory.runs
-        place = f"{where} ({name})"
-        title = f"{name}, {value}" if value else name
-        report = make(entry, place, title, output / "report" / folder, self.seeds, extra=pairs)
-        if not value:
-            return Candidate(value, [], report)
-        tuning = make(
-            entry,
-            place,
-            f"tuning of {title}",
-            output / "tuning" / folder,
-            self.tuning_seeds,
-            extra=(*pairs, *self.tuning_opts),
-        )
+        report = self._runs(recipe, where, title, f"report/{folder}", self.seeds, extra)
+        extra = (*extra, *self.tuning_opts)
+        title = f"tuning of {title}"
+        tuning = self._runs(recipe, where, title, f"tuning/{folder}", self.tuning_seeds, extra)
         images = self.factory.task.evaluated_on(report[0].config)
         if self.factory.task.evaluated_on(tuning[0].config) == images:
             raise ConfigError(
-                f"{place}: tuned and reported on {images}: set other images by TUNING: OPTS"
+                f"{where}: tuned and reported on {images}: set other images by TUNING: OPTS"
             )
         return Candidate(value, tuning, report)
+
+    def _runs(
+        self,
+        recipe: dict,
+        where: str,
+        title: str,
+        folder: str,
+        seeds: list[int],
+        extra: Sequence[str],
+    ) -> list[Run]:
+        output = self.factory.output_dir / folder
+        return self.factory.runs(recipe, where, title, output, seeds, extra=extra)
 
 
 def _seeds(value: Any, where: str) -> list[int]:
