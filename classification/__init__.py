@@ -13,5 +13,5 @@ Map of the package (nothing is imported here):
     student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
     ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
 ``classification.comparison``, ``classification.figures``
-    what ``tools/compare.py`` needs to know of such runs, and their picture.
+    what ``tools/compare.py`` and ``tools/ablate.py`` need to know of such runs, and a picture.
 """

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,5 +31,6 @@ def finish(process):
 
 if __name__ == "__main__":
     task.TASKS["fake"] = "fake_task"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" had it ignored
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

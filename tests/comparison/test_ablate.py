@@ -60,7 +60,7 @@ def test_whole_ablation(content, write, tmp_path):
     assert changed == {summary}
     # Another config in the same folder is not taken for this one.
     status, _, stderr = ablate(write(content), "steps", "3")
-    assert status == 1 and "finished run of another config (different: steps)" in stderr
+    assert status == 1 and "holds a run of another config (different: steps)" in stderr
 
 
 def test_failures_are_recorded_and_skipped(content, write, tmp_path):
@@ -128,7 +128,10 @@ def test_killed_and_resumed(content, write, tmp_path, how):
     time.sleep(0.6)  # a step; only of a process that is still there
     went_on = len((folder / "checkpoint").read_text().splitlines()) > 1
     assert went_on == (how == signal.SIGKILL)
-    # What was killed takes nothing along; its run is waited for, not run twice.
+    # Half a run is not gone on with by another config.
+    status, _, stderr = ablate(path, "kind", "b")
+    assert status == 1 and "holds a run of another config (different: kind)" in stderr
+    # A run that outlived its tool is waited for, not run twice.
     status, _, stderr = ablate(path)
     assert status == 0, stderr
     assert (folder / "checkpoint").read_text().split() == ["1", "2", "3", "4"]

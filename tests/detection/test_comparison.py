@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pcka.comparison.ablation_file import load_ablation
 from pcka.comparison.comparison_file import Comparison, load_comparison
 from pcka.comparison.comparison_report import markdown_table
 from pcka.comparison.run import Run
 from pcka.detection import ConfigError
 from pcka.detection.comparison import TASK
+from pcka.detection.config import term_specs
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +75,7 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     (tmp_path / "summary.json").rename(out / "teacher" / "summary.json")
     # Another config in the same folder is not taken for this one.
     other = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "0.5")
-    assert other.returncode == 1 and "finished run of another config" in other.stderr
+    assert other.returncode == 1 and "holds a run of another config" in other.stderr
     assert "SOLVER.BASE_LR" in other.stderr
 
 
@@ -116,6 +118,17 @@ def test_ablation_with_a_ready_made_teacher(tiny_yaml, tmp_path):
     config = yaml.safe_load((out / "report/pcka__debiased_true/seed3/config.yaml").read_text())
     assert config["MODEL"]["PCKA"]["TERMS"][0]["LOSS_ARGS"]["debiased"] is True
     assert "(one pair: no interval)" in (out / "table.md").read_text()
+
+
+def test_example_ablation(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ablation = load_ablation("configs/ablations/digits_grouping.yaml", opts=[])
+    assert len(ablation.settings) == 1 + 3 * 2
+    values = [candidate.value for candidate in ablation.settings[-1].candidates]
+    assert values == ["0.3", "1", "3"]
+    [spec] = term_specs(ablation.settings[-1].candidates[0].report[0].config)
+    assert spec.loss_args["grouping"] == "position" and spec.loss_args["center"] is False
+    assert spec.weight == pytest.approx(0.3)
 
 
 def test_failed_run_is_reported_with_its_log(comparison_yaml, coco):

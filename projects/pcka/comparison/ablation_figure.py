@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..plotting import GREY, INK, LINE_COLORS, plain_axes
-from .estimates import CONFIDENCE, estimate
+from .estimates import PERCENT, estimate
 
 # Inches. _LINE: of a line of a label; a setting has as many as its label, and half a line of air.
 _WIDTH, _LINE, _FRAME = 10.0, 0.19, 1.35
@@ -57,7 +57,7 @@ def difference_figure(
     plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=INK)
     axes.set_xlabel(
-        f"difference to {base} in {metric}: mean with its {CONFIDENCE:.0%} interval, and each seed",
+        f"difference to {base} in {metric}: mean with its {PERCENT} interval, and each seed",
         size=9.5,
         color=INK,
     )

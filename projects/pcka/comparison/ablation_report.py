@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 from .ablation import Ablation, Candidate, Setting
 from .ablation_figure import difference_figure
-from .estimates import CONFIDENCE, Estimate, estimate, paired_differences
+from .estimates import PERCENT, Estimate, estimate, paired_differences
 from .markdown import provenance, table
 from .run import Run
-
-PERCENT = f"{CONFIDENCE:.0%}".replace("%", " %")
 
 
 def write_report(ablation: Ablation, command: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+PERCENT = f"{100 * CONFIDENCE:.0f} %"
 
 
 @dataclass(frozen=True)

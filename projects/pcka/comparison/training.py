@@ -19,8 +19,9 @@ def check_runs(runs: Sequence[Run]) -> None:
     """Raise ConfigError if a run cannot start, or its folder holds something else."""
     checked = set()
     for run in runs:
+        if run.summary is not None or (run.output_dir / run.task.checkpoint).is_file():
+            _check_same(run)
         if run.summary is not None:
-            _check_finished(run)
             continue
         folder = run.output_dir
         if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
@@ -98,8 +99,8 @@ def _is_taught(run: Run) -> bool:
     return run.teacher is None or run.teacher.summary is not None
 
 
-def _check_finished(run: Run) -> None:
-    """A finished run's folder must hold this very config, taught by this very teacher."""
+def _check_same(run: Run) -> None:
+    """What was trained in the run's folder must be of this very config, and this very teacher."""
     if not _is_taught(run):
         raise ConfigError(
             f"{run.output_dir} was taught by a teacher that is gone from "
@@ -111,8 +112,8 @@ def _check_finished(run: Run) -> None:
         changed = [key for key in changed if key != run.task.teacher_key]
     if changed:
         raise ConfigError(
-            f"{run.output_dir} holds a finished run of another config (different: "
-            f"{', '.join(changed)}): move it away, or set another --output"
+            f"{run.output_dir} holds a run of another config (different: {', '.join(changed)}): "
+            "move it away, or set another --output"
         )
 
 
