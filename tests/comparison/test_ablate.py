@@ -113,11 +113,12 @@ def test_a_teacher_that_fails_takes_its_students_along(content, write, tmp_path)
     assert len(read(tmp_path / "out", stage="report", setting="alone", status="done")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_and_resumed(content, write, tmp_path, how):
     content["SETTINGS"].pop()
     content["SEEDS"] = [1]
-    content["BASE"]["OPTS"] = ["steps", 4, "seconds", 0.5]
+    content["BASE"]["OPTS"] = ["steps", 6, "seconds", 0.5]
     path, out = write(content), tmp_path / "out"
     folder = out / "report" / "alone" / "seed1"
     process = start(path)
@@ -134,7 +135,7 @@ def test_killed_and_resumed(content, write, tmp_path, how):
     # A run that outlived its tool is waited for, not run twice.
     status, _, stderr = ablate(path)
     assert status == 0, stderr
-    assert (folder / "checkpoint").read_text().split() == ["1", "2", "3", "4"]
+    assert (folder / "checkpoint").read_text().split() == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_ready_made_teacher(content, write, tmp_path):

@@ -54,6 +54,7 @@ GRID, AXIS = ("SETTINGS", 1), ("SETTINGS", 1, "AXES", "kind")
         (("BASE", "NAME"), "", "BASE needs a NAME"),
         (("BASE", "TUNE"), {}, "BASE: unknown key 'TUNE'"),
         (("BASE", "CONFIG_FILE"), None, "BASE: CONFIG_FILE is missing"),
+        (("BASE", "CONFIG_FILE"), [3], "BASE: CONFIG_FILE is a path or a list of paths"),
         (("SETTINGS",), {"NAME": "x"}, "SETTINGS is a list"),
         (("SETTINGS", 0, "NAME"), "grid, kind=a", r"SETTINGS\[1\]: 'grid, kind=a' and .* share"),
         (("SETTINGS", 0, "NAME"), "Alone", r"SETTINGS\[0\]: 'Alone' and 'alone' would share"),

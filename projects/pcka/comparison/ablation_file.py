@@ -65,7 +65,7 @@ def load_ablation(path: str, *, opts: Sequence[str], output_dir: str = "") -> Ab
         settings += reader.settings(entry, f"{path}: SETTINGS[{index}]", known=("AXES", "TUNE"))
     return Ablation(
         task=factory.task,
-        title=content.get("TITLE", path),
+        title=factory.title,
         output_dir=factory.output_dir,
         teacher=factory.teacher,
         settings=settings,

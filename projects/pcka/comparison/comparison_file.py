@@ -78,7 +78,7 @@ def load_comparison(
             raise ConfigError(f"{path}: PICTURE: {unknown_key(label, students)}")
     return Comparison(
         task=factory.task,
-        title=content.get("TITLE", path),
+        title=factory.title,
         output_dir=factory.output_dir,
         teacher=factory.teacher,
         students=students,

@@ -19,7 +19,7 @@ class RunFactory:
 
     Args:
         path: of the file, for messages.
-        content: of it; ``TASK``, ``OUTPUT_DIR`` and ``TEACHER`` are read.
+        content: of it; ``TASK``, ``TITLE``, ``OUTPUT_DIR`` and ``TEACHER`` are read.
         opts: KEY VALUE pairs for every run, merged after an entry's own.
         output_dir: instead of ``OUTPUT_DIR``.
 
@@ -33,7 +33,8 @@ class RunFactory:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
         self.opts = tuple(opts)
-        self.output_dir = Path(output_dir or content["OUTPUT_DIR"])
+        self.title = str(content.get("TITLE", path))
+        self.output_dir = Path(output_dir or str(content["OUTPUT_DIR"]))
         self.teacher: Run | None = None
         if content.get("TEACHER"):
             where = f"{path}: TEACHER"
@@ -69,6 +70,8 @@ class RunFactory:
         check_keys(entry, ENTRY, required=("CONFIG_FILE",), where=where)
         files = entry["CONFIG_FILE"]
         files = tuple(files) if isinstance(files, list) else (files,)
+        if not all(isinstance(file, str) for file in files):
+            raise ConfigError(f"{where}: CONFIG_FILE is a path or a list of paths, got {files}")
         opts = (*words(entry.get("OPTS") or [], f"{where}: OPTS"), *self.opts, *extra)
         try:
             cfg = self.task.load(files, (*opts, self.task.output_key, str(folder)))
