@@ -106,7 +106,8 @@ def test_ablation_tuned_on_images_held_out(comparison_yaml, tmp_path):
     path = tmp_path / "ablation.yaml"
     path.write_text(yaml.safe_dump(content))
     run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "ablate.py", path, "train.epochs", "1", "teacher.weights", teacher],
+        [sys.executable, ROOT / "tools" / "ablate.py", path,
+         "train.epochs", "1", "teacher.weights", teacher],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
