@@ -13,5 +13,6 @@ Map of the package (nothing is imported here):
     student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
     ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
 ``classification.comparison``, ``classification.report``, ``classification.figures``
-    what ``tools/compare.py`` and ``tools/report.py`` need to know of such runs; their pictures.
+    what ``tools/compare.py``, ``tools/ablate.py`` and ``tools/report.py`` need to know of such
+    runs; their pictures.
 """

@@ -9,8 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pcka.analysis.page import Section
-from pcka.comparison import Comparison, Run, Task, leaves
+from pcka.comparison.comparison_file import Comparison
+from pcka.comparison.run import Run
+from pcka.comparison.task import Task
 from pcka.errors import ConfigError
+from pcka.keys import leaves
 
 from .config import Config, config_differences, load_config, to_dict
 from .distiller import build_terms
@@ -50,8 +53,8 @@ class Classification(Task):
         rows = read_metrics(folder)
         return int(rows[-1]["epoch"]) if rows else 0
 
-    def check(self, cfg: Config) -> None:
-        """Names of models, and whether the terms fit them."""
+    def check(self, cfg: Config, *, teacher: bool) -> None:
+        """Names of models, whether the terms fit them, and the teacher's file."""
         sides = [cfg.student] if cfg.teacher is None else [cfg.student, cfg.teacher]
         try:
             models = [create_model(side.name, 10) for side in sides]
@@ -59,6 +62,8 @@ class Classification(Task):
                 build_terms(cfg.terms, *models, cfg.data.image_size or 64)
         except ValueError as error:
             raise ConfigError(f"{cfg.output_dir}: {error}") from error
+        if cfg.distils and teacher and not Path(cfg.teacher.weights).is_file():
+            raise ConfigError(f"teacher.weights: there is no file {cfg.teacher.weights!r}")
 
     def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
         command = [sys.executable, "-m", "classification.train"]
@@ -78,12 +83,15 @@ class Classification(Task):
             "images/s": summary["images_per_second"],
         }
 
-    def note(self, cfg: Config) -> str:
+    def evaluated_on(self, cfg: Config) -> str:
+        name = cfg.data.root if cfg.data.name == "folder" else cfg.data.name
         images = "held out of training" if cfg.data.holdout else "for evaluation"
+        return f"the images of {name} {images}"
+
+    def note(self, cfg: Config) -> str:
         return (
-            f"Accuracy in percent on the images of {cfg.data.name} {images}, after the "
-            "last epoch; best: the highest of all epochs, chosen on these very images. Images/s: "
-            "of training."
+            f"Accuracy in percent on {self.evaluated_on(cfg)}, after the last epoch; best: the "
+            "highest of all epochs, chosen on these very images. Images/s: of training."
         )
 
     def draw_picture(self, comparison: Comparison) -> Figure:
@@ -91,7 +99,7 @@ class Classification(Task):
             label: [accuracy_curve(run.output_dir) for run in comparison.students[label]]
             for label in comparison.picture["STUDENTS"]
         }
-        teacher = comparison.teacher.results["top-1"]
+        teacher = comparison.teacher.results["top-1"] if comparison.teacher else None
         return accuracy_figure(curves, teacher=teacher, title=comparison.title)
 
     def values(self, cfg: Config) -> dict[str, Any]:

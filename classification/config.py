@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from pcka.comparison import leaves
 from pcka.core import TermSpec
 from pcka.errors import ConfigError
+from pcka.keys import leaves
 
 from .config_files import build, merge_pairs, read_files
 

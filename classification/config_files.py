@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from pcka.errors import ConfigError, nearest
+from pcka.keys import set_key
 
 BASE_KEY = "_BASE_"
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
@@ -103,34 +104,9 @@ def merge_pairs(tree: dict, opts: Sequence[str]) -> None:
         if value is None:
             raise ConfigError(f"{key} comes without a value: give KEY VALUE pairs, or KEY=VALUE")
         try:
-            _set(tree, key, _parse(value))
+            set_key(tree, key, _parse(value), name="name")
         except yaml.YAMLError as error:
             raise ConfigError(f"{key}: {value!r} is not valid YAML: quote it") from error
-
-
-def _set(tree: dict, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    node: Any = tree
-    for depth, part in enumerate(parents, start=1):
-        if isinstance(node, list):
-            node = node[_position(node, part, ".".join(parents[: depth - 1]))]
-        else:
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"{key}: {'.'.join(parents[:depth])} is {node!r} and holds no keys")
-    node[_position(node, last, ".".join(parents)) if isinstance(node, list) else last] = value
-
-
-def _position(entries: list, part: str, where: str) -> int:
-    names = [e.get("name") if isinstance(e, dict) else None for e in entries]
-    if part in names:
-        return names.index(part)
-    if part.isdecimal() and int(part) < len(entries):
-        return int(part)
-    known = ", ".join(str(name) for name in names) or "none: the list is empty"
-    raise ConfigError(f"{where} has no entry {part!r}. Known: {known}")
 
 
 def build(cls: type, tree: Any, where: str = "", root: type | None = None) -> Any:

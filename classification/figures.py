@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pcka.analysis.style import INK, fitting_size, new_figure, plain_axes
+from pcka.plotting import GREY, INK, LINE_COLORS, fitting_size, new_figure, plain_axes
 
 Curve = tuple[Sequence[int], Sequence[float]]
 
-# Colours that the colour-blind can tell apart (Okabe and Ito).
-_COLORS = ("#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
+_COLORS = (GREY, *LINE_COLORS)
 
 
 def accuracy_figure(
@@ -21,7 +20,7 @@ def accuracy_figure(
     Args:
         curves: label -> per seed epochs and top-1 in percent. On the left a thin line per seed and
             a thick one for their mean; on the right a bar at the mean and a dot per seed.
-        teacher: top-1 of the teacher, a dashed line; None: without.
+        teacher: top-1 of the teacher, a dashed line; None if it is not known.
         title: above both.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcka.comparison import LOG
+from pcka.comparison.run import LOG
 from pcka.environment import ENVIRONMENT, environment
 from pcka.errors import ConfigError
 
@@ -32,7 +32,6 @@ _MAY_CHANGE = (
 )  # fmt: skip
 
 _PART = ".part"  # ends the name of a file that is being written
-
 
 
 def open_folder(cfg: Config, *, resume: bool) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pcka.analysis.curves import Curve
 from pcka.analysis.page import Picture, Section
 from pcka.analysis.training import training_section
-from pcka.comparison import Run
+from pcka.comparison.run import Run
 from pcka.errors import ConfigError
 
 from .checkpoints import CheckpointError, load_weights
@@ -137,7 +137,7 @@ def _teacher_predictions(runs: Mapping[str, Run], teacher: Run | None, data: Dat
     """Of the teacher's own run, else of the teacher that the runs' configs name."""
     if teacher is not None:
         return predict(teacher, data)
-    taught = [run.config for run in runs.values() if run.needs_teacher]
+    taught = [run.config for run in runs.values() if run.task.needs_teacher(run.config)]
     if not taught:
         raise ConfigError("no run here was taught.")
     cfg = taught[0]

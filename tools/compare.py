@@ -9,17 +9,15 @@ again, it trains what is missing.
 """
 
 import argparse
-import os
-import shlex
-import signal
-import sys
 import warnings
 
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.comparison import load_comparison, task_of, train_all, write_report  # noqa: E402
-from pcka.errors import ConfigError  # noqa: E402
+from pcka.comparison.command_line import argument_parser, command, stopping  # noqa: E402
+from pcka.comparison.comparison_file import load_comparison  # noqa: E402
+from pcka.comparison.comparison_report import write_report  # noqa: E402
+from pcka.comparison.training import check_runs, train_all  # noqa: E402
 
 
 def seed_list(text: str) -> list[int]:
@@ -36,32 +34,18 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
-def shell_word(text: str) -> str:
-    """Quoted for a shell, readably: "('name',)" rather than '('"'"'name...'."""
-    readable = "'" in text and not set(text) & set('"$`\\!')
-    return f'"{text}"' if readable else shlex.quote(text)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("comparison", help="YAML file that names teacher and students")
+    parser = argument_parser(__doc__, "YAML file that names teacher and students")
     parser.add_argument("--seeds", type=seed_list, default=[1], metavar="N | A,B,C")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--output", default="", help="folder, instead of the file's OUTPUT_DIR")
-    parser.add_argument("opts", nargs="*", help="config overrides for every run")
     args = parser.parse_intermixed_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # takes its trainings along
-    try:
+    with stopping():
         comparison = load_comparison(
-            args.comparison, task_of, seeds=args.seeds, opts=args.opts, output_dir=args.output
+            args.file, seeds=args.seeds, opts=args.opts, output_dir=args.output
         )
-        train_all(comparison, jobs=max(1, args.jobs))
-    except (ConfigError, RuntimeError) as error:
-        sys.exit(f"compare.py: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on from here")
-    command = " ".join(["tools/compare.py", *map(shell_word, sys.argv[1:])])
-    print(write_report(comparison, command))
-    print(f"\nIn {comparison.output_dir}: table.md, picture.png, results.json and the runs")
+        check_runs(comparison.runs)
+        title = f"{comparison.title}, in {comparison.output_dir}"
+        failed = train_all(comparison.runs, title=title, jobs=args.jobs, retry_failed=True)
+        if failed:
+            raise RuntimeError("\n".join(run.failure_text for run in failed))
+        print(write_report(comparison, command()))
+        print(f"\nIn {comparison.output_dir}: table.md, picture.png, results.json and the runs")

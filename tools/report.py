@@ -16,7 +16,6 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
 from pcka.analysis.report import report_page  # noqa: E402
-from pcka.comparison import task_of  # noqa: E402
 from pcka.errors import ConfigError  # noqa: E402
 
 if __name__ == "__main__":
@@ -33,7 +32,7 @@ if __name__ == "__main__":
     if not args.out.resolve().parent.is_dir():
         parser.error(f"--out: there is no folder {args.out.resolve().parent}")
     try:
-        page = report_page(args.runs, task_of, images=args.images, title=args.title)
+        page = report_page(args.runs, images=args.images, title=args.title)
     except ConfigError as error:
         sys.exit(f"report.py: error: {error}")
     args.out.write_text(page, encoding="utf-8")

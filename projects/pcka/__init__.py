@@ -9,13 +9,12 @@ Map of the package (nothing is imported here):
     the Detectron2 side. Importing it registers the meta-architecture ``DistilledDetector``,
     the backbones and the data sets that the configs name.
 ``pcka.comparison``
-    teacher and students trained over seeds, and their table; for both sides.
+    runs over seeds, and what they show: comparisons and ablations, for both sides.
 ``pcka.analysis``
     pictures of what distillation did, and the page that gathers them; for both sides.
-``pcka.environment``
-    what a run ran on, as it is recorded.
-``pcka.errors``
-    the error that both sides raise for what a user asked for and cannot have.
+``pcka.errors``, ``pcka.keys``, ``pcka.environment``, ``pcka.plotting``
+    what both sides share beside it: the error for what a user asked for and cannot have, dotted
+    keys into configs, what a run ran on, and the looks of figures.
 """
 
 __version__ = "0.1.0"

@@ -36,7 +36,7 @@ def check_keys(entry: Any, known: Sequence[str], *, required: Sequence[str], whe
             raise ConfigError(f"{where}: {unknown_key(key, known)}")
     for key in required:
         if not entry.get(key):
-            raise ConfigError(f"{where}: {key} is missing")
+            raise ConfigError(f"{where}: {key} is missing or empty")
 
 
 def _initials(name: str) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from classification.comparison import TASK
 from classification.figures import accuracy_figure
-from pcka.comparison import load_comparison
+from classification.models import create_model
+from pcka.comparison.comparison_file import load_comparison
 from pcka.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +59,7 @@ def comparison_yaml(tmp_path):
 
 
 def load(path, *opts):
-    return load_comparison(str(path), lambda name: TASK, seeds=[3], opts=list(opts))
+    return load_comparison(str(path), seeds=[3], opts=list(opts))
 
 
 @pytest.mark.slow
@@ -98,10 +100,37 @@ def test_whole_comparison_without_detectron2(comparison_yaml, tmp_path):
     assert again.returncode == 0 and "0 of 3 runs to train" in again.stdout, again.stderr
 
 
+@pytest.mark.slow
+def test_ablation_tuned_on_images_held_out(comparison_yaml, tmp_path):
+    comparison = yaml.safe_load(comparison_yaml.read_text())
+    alone, rcka = comparison["STUDENTS"]
+    content = {key: comparison[key] for key in ("TASK", "OUTPUT_DIR")}
+    tune = {"KEY": "terms.fcka.weight", "VALUES": [1, 3]}
+    content |= {"BASE": alone, "SETTINGS": [{**rcka, "TUNE": tune}], "SEEDS": [1]}
+    content["TUNING"] = {"SEEDS": [101], "OPTS": ["data.holdout", 0.25]}
+    teacher = tmp_path / "teacher.pth"
+    torch.save({"model": create_model("resnet8", 2).state_dict()}, teacher)
+    path = tmp_path / "ablation.yaml"
+    path.write_text(yaml.safe_dump(content))
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "ablate.py", path,
+         "train.epochs", "1", "teacher.weights", teacher],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    with (tmp_path / "out" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    stages = [row["stage"] for row in rows]
+    assert stages == ["report", "tuning", "tuning", "report"]
+    assert rows[-1]["tuned"] in ("1", "3") and rows[-1]["top-1"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "weight " + rows[-1]["tuned"] + " of 1, 3" in table and "held out of training" in table
+
+
 def test_runs_of_a_file(comparison_yaml, tmp_path):
     comparison = load(comparison_yaml, "train.epochs", "7")
     [alone], [rcka] = comparison.students.values()
-    assert not alone.needs_teacher and rcka.needs_teacher
+    assert alone.teacher is None and rcka.teacher is comparison.teacher
     assert rcka.config.seed == 3 and rcka.config.output_dir == str(tmp_path / "out/rcka/seed3")
     assert comparison.teacher.config.teacher is None and rcka.length == 7
     words = TASK.command(rcka.files, resume=True)
@@ -133,7 +162,7 @@ def test_progress_and_results(tmp_path):
 def test_what_cannot_start_is_known_before_any_run(comparison_yaml, opts, words):
     [run] = load(comparison_yaml).students["RCKA"]
     with pytest.raises(ConfigError, match=words):
-        TASK.check(TASK.load(run.files, (*run.opts, *opts)))
+        TASK.check(TASK.load(run.files, (*run.opts, *opts)), teacher=False)
 
 
 def test_figure_shows_every_seed():

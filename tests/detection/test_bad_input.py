@@ -16,6 +16,7 @@ from pcka.core import LOSSES
 from pcka.detection import ConfigError, add_pcka_config, build_teacher, load_config
 from pcka.detection.data import register_coco_json
 from pcka.detection.preflight import check_run
+from pcka.detection.terms import term_specs
 from pcka.detection.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,9 @@ def term(**changes):
         (["MODEL.PKCA.TERMS", []], "unknown key 'PKCA', did you mean 'PCKA'"),
         (["MODEL.PCKA.LOSS_WEIGHT", "much"], "LOSS_WEIGHT"),
         (["SEED"], "odd length"),
+        (["MODEL.PCKA.TERMS.pkca.WEIGHT", "2"], "no entry 'pkca', did you mean 'pcka'"),
+        (["MODEL.PCKA.TERMS.1.WEIGHT", "2"], "no entry '1'. Known: pcka"),
+        (["MODEL.PCKA.TERMS.pcka.NAME.x", "2"], "TERMS.pcka.NAME is 'pcka' and holds no keys"),
     ],
 )
 def test_keys_on_the_command_line(tiny_yaml, opts, words):
@@ -39,9 +43,25 @@ def test_keys_on_the_command_line(tiny_yaml, opts, words):
         load_config(str(tiny_yaml), opts)
 
 
+def test_keys_of_a_term_by_its_name_or_number(tiny_yaml):
+    cfg = load_config(
+        str(tiny_yaml),
+        ["MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping", "channel",
+         "MODEL.PCKA.TERMS.0.LOSS_ARGS.debiased", "True",  # not in the file
+         "MODEL.PCKA.TERMS.pcka.WEIGHT", 3],
+    )  # fmt: skip
+    [spec] = term_specs(cfg)
+    wanted = {"grouping": "channel", "patch_size": [4, 2, 1], "debiased": True}
+    assert spec.loss_args == wanted and spec.weight == 3.0
+    given = [{"NAME": "a", "FEATURES": ["p2"], "WEIGHT": 1.0}]
+    cfg = load_config(str(tiny_yaml), ["MODEL.PCKA.TERMS", given, "MODEL.PCKA.TERMS.a.WEIGHT", 2])
+    assert cfg.MODEL.PCKA.TERMS[0]["WEIGHT"] == 2 and given[0]["WEIGHT"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
+        (["MODEL.PCKA.TERMS.pcka.WEIHT", 2], r"TERMS\[0\]: unknown key 'WEIHT', did you mean"),
         (term(GROPING="batch"), r"TERMS\[0\]: unknown key 'GROPING'. Known: NAME, FEATURES"),
         (term(LOSS="PachCKA"), "unknown loss 'PachCKA': one of .*Mimic, PKD, PatchCKA"),
         (term(LOSS="KD", LOSS_ARGS={}), "KD relates logits; the features of a detector are maps"),
@@ -340,7 +360,5 @@ def test_every_config_is_valid():
         content = yaml.safe_load(path.read_text())
         if "mimic" in path.stem and "Mimic" not in LOSSES:
             continue
-        if "STUDENTS" not in content:
-            from pcka.detection.terms import term_specs
-
+        if not content.keys() & {"STUDENTS", "SETTINGS"}:
             term_specs(load_config(str(path)))

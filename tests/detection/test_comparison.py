@@ -1,5 +1,6 @@
 """Comparisons: files, statistics, and a whole one with tiny detectors."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import pytest
 import yaml
 
 from pcka.analysis.report import report_page
-from pcka.comparison import Comparison, Run, load_comparison, markdown_table, task_of
+from pcka.comparison.ablation_file import load_ablation
+from pcka.comparison.comparison_file import Comparison, load_comparison
+from pcka.comparison.comparison_report import markdown_table
+from pcka.comparison.run import Run
 from pcka.detection import ConfigError
 from pcka.detection.comparison import TASK
+from pcka.detection.terms import term_specs
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +61,7 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     config = yaml.safe_load((out / "pcka__batch_" / "seed1" / "config.yaml").read_text())
     assert config["MODEL"]["PCKA"]["TEACHER"]["WEIGHTS"] == str(out / "teacher" / "model_final.pth")
     # Its page, from the folder alone.
-    page = report_page([out], task_of, images=1)
+    page = report_page([out], images=1)
     assert "<h1>tiny</h1>" in page and "ground truth, alone, PCKA (batch), teacher" in page
     for row in table.splitlines()[4:7]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -77,8 +82,60 @@ def test_whole_comparison(comparison_yaml, coco, tmp_path):
     (tmp_path / "summary.json").rename(out / "teacher" / "summary.json")
     # Another config in the same folder is not taken for this one.
     other = compare(comparison_yaml, coco, "SOLVER.BASE_LR", "0.5")
-    assert other.returncode == 1 and "finished run of another config" in other.stderr
+    assert other.returncode == 1 and "holds a run of another config" in other.stderr
     assert "SOLVER.BASE_LR" in other.stderr
+
+
+@pytest.mark.slow
+def test_ablation_with_a_ready_made_teacher(tiny_yaml, tmp_path):
+    content = {
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "BASE": {
+            "NAME": "alone",
+            "CONFIG_FILE": str(tiny_yaml),
+            "OPTS": ["MODEL.PCKA.LOSS_WEIGHT", 0],
+        },
+        "SETTINGS": [
+            {
+                "NAME": "PCKA",
+                "CONFIG_FILE": str(tiny_yaml),
+                "AXES": {
+                    "debiased": {
+                        "KEY": "MODEL.PCKA.TERMS.pcka.LOSS_ARGS.debiased",
+                        "VALUES": [True],
+                    }
+                },
+            }
+        ],
+        "SEEDS": [3],
+    }
+    path = tmp_path / "ablation.yaml"
+    path.write_text(yaml.safe_dump(content))
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "ablate.py", path, "SOLVER.MAX_ITER", "2"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    out = tmp_path / "out"
+    with (out / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["setting"], r["debiased"], r["seed"], r["status"]) for r in rows] == [
+        ("alone", "", "3", "done"), ("PCKA, debiased=True", "True", "3", "done"),
+    ]  # fmt: skip
+    config = yaml.safe_load((out / "report/pcka__debiased_true/seed3/config.yaml").read_text())
+    assert config["MODEL"]["PCKA"]["TERMS"][0]["LOSS_ARGS"]["debiased"] is True
+    assert "(one pair: no interval)" in (out / "table.md").read_text()
+
+
+def test_example_ablation(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ablation = load_ablation("configs/ablations/digits_grouping.yaml", opts=[])
+    assert len(ablation.settings) == 1 + 3 * 2
+    values = [candidate.value for candidate in ablation.settings[-1].candidates]
+    assert values == ["0.3", "1", "3"]
+    [spec] = term_specs(ablation.settings[-1].candidates[0].report[0].config)
+    assert spec.loss_args["grouping"] == "position" and spec.loss_args["center"] is False
+    assert spec.weight == pytest.approx(0.3)
 
 
 def test_failed_run_is_reported_with_its_log(comparison_yaml, coco):
@@ -107,7 +164,7 @@ def test_bad_data_stops_before_any_run(comparison_yaml, tmp_path):
     ("change", "words"),
     [
         (lambda c: c.update(STUDENT=[]), "did you mean 'STUDENTS'"),
-        (lambda c: c.pop("TEACHER"), "TEACHER is missing"),
+        (lambda c: c.update(TEACHER=3), "TEACHER is a mapping"),
         (lambda c: c["STUDENTS"][0].pop("NAME"), r"STUDENTS\[0\] needs a NAME"),
         (lambda c: c["STUDENTS"][1].update(NAME="alone"), r"STUDENTS\[1\].*share the folder"),
         (lambda c: c["STUDENTS"][1].update(NAME="Alone"), "'Alone' and 'alone' would share"),
@@ -126,7 +183,7 @@ def test_bad_files(comparison_yaml, change, words):
     change(content)
     comparison_yaml.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=words):
-        load_comparison(str(comparison_yaml), lambda name: TASK, seeds=[1], opts=[])
+        load_comparison(str(comparison_yaml), seeds=[1], opts=[])
 
 
 def test_statistics_of_made_up_results():
@@ -143,7 +200,7 @@ def test_statistics_of_made_up_results():
             for s, ap in enumerate(aps, start=1)
         ]
 
-    run = Run(TASK, "", 1, (), (), Path(), False, 1)
+    run = Run(TASK, "", 1, (), (), Path(), None, 1)
     comparison = Comparison(TASK, "", Path(), run, {"alone": [run], "PCKA": [run]})
     results = {"teacher": entries(50.0)[:1], "alone": entries(10.0, 20.0, 30.0),
                "PCKA": entries(13.0, 24.0, 35.0)}  # fmt: skip

@@ -302,8 +302,14 @@ def test_8_a_negative_gradient_period_is_refused(tiny):
 
 @pytest.mark.parametrize(
     ("workers", "evaluate", "detector"),
-    [(0, 0, "Faster R-CNN"), (0, 2, "Faster R-CNN"), (2, 0, "Faster R-CNN"),
-     (2, 2, "Faster R-CNN"), (0, 0, "RetinaNet"), (0, 0, "FCOS")],
+    [
+        (0, 0, "Faster R-CNN"),
+        (0, 2, "Faster R-CNN"),
+        (2, 0, "Faster R-CNN"),
+        (2, 2, "Faster R-CNN"),
+        (0, 0, "RetinaNet"),
+        (0, 0, "FCOS"),
+    ],
 )
 def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate, detector):
     architecture, detector = DETECTORS[detector]

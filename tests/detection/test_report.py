@@ -14,7 +14,6 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from pcka.analysis.report import report_page
-from pcka.comparison import task_of
 from pcka.detection import Trainer, load_config
 from pcka.detection.data import register_coco_json
 from pcka.detection.matching import difference
@@ -77,7 +76,7 @@ def runs(tiny_yaml, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(runs):
     """Of both, one image."""
-    return report_page([runs / "alone", runs / "taught"], task_of, images=1)
+    return report_page([runs / "alone", runs / "taught"], images=1)
 
 
 def images_of(page):
@@ -116,7 +115,7 @@ def test_sound_in_a_browser(page, tmp_path):
 
 
 def test_a_run_that_was_not_taught(runs):
-    page = report_page([runs / "alone"], task_of)
+    page = report_page([runs / "alone"])
     assert len(images_of(page)) == 1 and "none was taught" in page
     assert "The teacher is not shown: no run here was taught." in page
 
@@ -149,7 +148,7 @@ def test_truth_is_corners_of_boxes_without_crowds(runs):
 def test_what_cannot_be_reported(runs, tmp_path):
     def refused(*folders):
         with pytest.raises(ConfigError) as error:
-            report_page(folders, task_of)
+            report_page(folders)
         return str(error.value)
 
     assert "there is no folder" in refused(tmp_path / "none")
@@ -174,4 +173,4 @@ def test_without_any_picture_it_stops(runs, tmp_path):
     for name in ("config.yaml", "summary.json"):
         (bare / name).write_text((runs / "alone" / name).read_text())
     with pytest.raises(ConfigError, match=r"no picture can be drawn .*no detections"):
-        report_page([bare], task_of)
+        report_page([bare])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import CURVE_COLORS, CURVE_STYLES, INK, fitting_size, new_figure, plain_axes
+from ..plotting import INK, LINE_COLORS, fitting_size, new_figure, plain_axes
 
 Curve = tuple[np.ndarray, np.ndarray]  # (I,) iterations or epochs, rising, and (I,) values
 
@@ -20,6 +20,8 @@ _TITLES = {
     "share": "share of the total loss",
     "gradient": "gradient (1: that of the network's own losses)",
 }
+_COLORS = (*LINE_COLORS, "#333333")
+_STYLES = ("-", "--", ":")
 _WIDTH, _PANEL = 4.8, 2.0  # inches: narrow, so that a phone shows the letters large enough
 
 
@@ -84,8 +86,8 @@ def draw_curves(
     ends = []
     for label, (times, values) in curves.items():
         index = among.index(label)
-        color = CURVE_COLORS[index % len(CURVE_COLORS)]
-        style = CURVE_STYLES[index // len(CURVE_COLORS) % len(CURVE_STYLES)]
+        color = _COLORS[index % len(_COLORS)]
+        style = _STYLES[index // len(_COLORS) % len(_STYLES)]
         marker = "o" if len(times) == 1 else None  # a line of one point is invisible
         axes.plot(times, values, color=color, linestyle=style, linewidth=1.8, marker=marker)
         finite = [value for value in values if np.isfinite(value)]

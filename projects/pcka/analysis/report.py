@@ -3,12 +3,15 @@
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..comparison import Run, Task, is_comparison, read_comparison, read_run, table_rows
+from ..comparison.comparison_report import table_rows
+from ..comparison.folders import is_comparison, read_comparison, read_run
+from ..comparison.run import Run
+from ..comparison.task import Task
 from ..environment import ENVIRONMENT
 from ..errors import ConfigError
 from .page import Section, Table, html_page
@@ -30,21 +33,18 @@ class Reported:
         return {**({"teacher": [self.teacher]} if self.teacher else {}), **self.students}
 
 
-def report_page(
-    folders: Sequence[Path], task_of: Callable[[str], Task], *, images: int = 6, title: str = ""
-) -> str:
+def report_page(folders: Sequence[Path], *, images: int = 6, title: str = "") -> str:
     """The page of a run, of several, or of a comparison, as HTML.
 
     Args:
         folders: of runs of one kind, or the one folder of a comparison.
-        task_of: see :func:`pcka.comparison.task_of`.
         images: how many of them a picture of single images shows.
         title: of the page; "" takes the comparison's, or the runs' names.
 
     Raises:
         ConfigError: what a folder lacks; or runs that leave no picture at all.
     """
-    subject = read_subject(folders, task_of)
+    subject = read_subject(folders)
     pictures = subject.task.sections(subject.students, subject.teacher, images=images)
     if not any(section.parts for section in pictures):
         reasons = [paragraph for section in pictures for paragraph in section.text]
@@ -56,7 +56,7 @@ def report_page(
     return html_page(title or subject.title, sections, lead=lead.replace("1 runs", "1 run", 1))
 
 
-def read_subject(folders: Sequence[Path], task_of: Callable[[str], Task]) -> Reported:
+def read_subject(folders: Sequence[Path]) -> Reported:
     """The runs in these folders, checked.
 
     Raises:
@@ -71,14 +71,14 @@ def read_subject(folders: Sequence[Path], task_of: Callable[[str], Task]) -> Rep
     if len(set(folders)) < len(folders):
         raise ConfigError("a folder is named twice")
     if is_comparison(folders[0]):
-        found = read_comparison(folders[0], task_of)
+        found = read_comparison(folders[0])
         command = _command_of(folders[0] / "table.md")
         return Reported(
             found.title, found.task, found.students, found.teacher, found.baseline, command
         )
     common = Path(os.path.commonpath(folders)) if len(folders) > 1 else folders[0].parent
     labels = [folder.relative_to(common).as_posix() for folder in folders]
-    runs = [read_run(f, label, task_of) for f, label in zip(folders, labels, strict=True)]
+    runs = [read_run(f, label) for f, label in zip(folders, labels, strict=True)]
     if len({run.task for run in runs}) > 1:
         raise ConfigError("a page is of detectors or of classifiers: report them one by one")
     return Reported(", ".join(labels), runs[0].task, {run.label: [run] for run in runs})

@@ -1,31 +1,19 @@
-"""Train a teacher and several students over several seeds, and compare them.
+"""Runs over seeds, as processes, and what they show: comparisons and ablations.
 
 Every run is a process with an output folder of its own; a finished run is not repeated, so an
-interrupted comparison goes on where it stopped. What the runs are is the matter of a
-:class:`Task`, which detection and classification each have; neither is imported before it is named.
+interrupted comparison goes on where it stopped. What the runs are is the matter of a ``Task``,
+which detection and classification each have.
+
+Map of the package (nothing is imported here):
+
+``task``, ``run``, ``run_factory``
+    what has to be known of one kind of runs; one run; entries of a YAML file -> runs.
+``training``
+    runs -> processes, several at a time, with failures recorded.
+``comparison_file``, ``comparison_report``
+    ``tools/compare.py``: named students; ``folders`` reads what it and single runs left.
+``choices``, ``ablation_file``, ``ablation``, ``ablation_report``, ``ablation_figure``
+    ``tools/ablate.py``: grids of settings, each tuned first.
+``estimates``, ``markdown``, ``command_line``
+    means with intervals, tables, and what the two commands share.
 """
-
-from .flat import leaves
-from .folders import is_comparison, read_comparison, read_run
-from .report import collect, markdown_table, table_rows, write_report
-from .runs import Comparison, Run, load_comparison
-from .task import Task, task_of
-from .training import LOG, train_all
-
-__all__ = [
-    "LOG",
-    "Comparison",
-    "Run",
-    "Task",
-    "collect",
-    "is_comparison",
-    "leaves",
-    "load_comparison",
-    "markdown_table",
-    "read_comparison",
-    "read_run",
-    "table_rows",
-    "task_of",
-    "train_all",
-    "write_report",
-]

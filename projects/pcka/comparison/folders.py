@@ -1,19 +1,20 @@
 """Folders that finished runs and comparisons left -> runs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from ..errors import ConfigError
-from .runs import Comparison, Run, slug_of
-from .task import Task
+from .comparison_file import Comparison
+from .run import Run
+from .run_factory import slug_of
+from .task import task_of
 
 _CONFIG, _RESULTS = "config.yaml", "results.json"
 
 
-def read_run(folder: Path, label: str, task_of: Callable[[str], Task]) -> Run:
+def read_run(folder: Path, label: str) -> Run:
     """A finished run, of either kind.
 
     Raises:
@@ -43,7 +44,7 @@ def read_run(folder: Path, label: str, task_of: Callable[[str], Task]) -> Run:
         files=(str(path),),
         opts=(),
         output_dir=folder,
-        needs_teacher=task.needs_teacher(cfg),
+        teacher=None,
         length=task.length(cfg),
     )
     if run.summary is None:
@@ -59,7 +60,7 @@ def is_comparison(folder: Path) -> bool:
     return (folder / _RESULTS).is_file() or (folder / "teacher" / _CONFIG).is_file()
 
 
-def read_comparison(folder: Path, task_of: Callable[[str], Task]) -> Comparison:
+def read_comparison(folder: Path) -> Comparison:
     """A finished comparison from its folder alone; the file that asked for it is not needed.
 
     Raises:
@@ -74,13 +75,14 @@ def read_comparison(folder: Path, task_of: Callable[[str], Task]) -> Comparison:
         label: [entry["seed"] for entry in entries]
         for label, entries in json.loads(path.read_text(encoding="utf-8")).items()
     }
-    teacher = read_run(folder / "teacher", "teacher", task_of)
-    del labels["teacher"]
+    taught = labels.pop("teacher", None)
+    teacher = read_run(folder / "teacher", "teacher") if taught else None
     students = {
-        label: [read_run(folder / slug_of(label) / f"seed{s}", label, task_of) for s in seeds]
+        label: [read_run(folder / slug_of(label) / f"seed{s}", label) for s in seeds]
         for label, seeds in labels.items()
     }
-    return Comparison(teacher.task, _title(folder), folder, teacher, students)
+    task = next(iter(students.values()))[0].task
+    return Comparison(task, _title(folder), folder, teacher, students)
 
 
 def _title(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison has to know of the runs of one kind: detection's, or classification's."""
+"""What has to be known of the runs of one kind: detection's, or classification's."""
 
 import importlib
 import sys
@@ -10,7 +10,17 @@ from typing import Any
 from ..errors import ConfigError, unknown_key
 
 # Imported when asked for: classification needs no detectron2.
-_TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
+TASKS = {"detection": "pcka.detection.comparison", "classification": "classification.comparison"}
+
+
+def task_of(name: str) -> "Task":
+    """The task of a name of ``TASKS``; raises ConfigError for another."""
+    if name not in TASKS:
+        raise ConfigError(f"TASK: {unknown_key(name, TASKS)}")
+    root = str(Path(__file__).parents[3])  # of the checkout: classification lies there
+    if root not in sys.path:
+        sys.path.append(root)
+    return importlib.import_module(TASKS[name]).TASK
 
 
 class Task(ABC):
@@ -56,8 +66,11 @@ class Task(ABC):
         """How far the run in ``folder`` is, in ``unit``."""
 
     @abstractmethod
-    def check(self, cfg: Any) -> None:
-        """Raise ConfigError for what keeps the run from starting, its teacher's weights aside."""
+    def check(self, cfg: Any, *, teacher: bool) -> None:
+        """Raise ConfigError for what keeps the run from starting.
+
+        ``teacher``: whether the weights of the teacher of a run that is taught have to be there.
+        """
 
     @abstractmethod
     def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
@@ -70,6 +83,10 @@ class Task(ABC):
     @abstractmethod
     def results(self, summary: Mapping[str, Any]) -> dict[str, float]:
         """A finished run's figures by column: ``metrics``, ``parameters`` and ``cost``."""
+
+    @abstractmethod
+    def evaluated_on(self, cfg: Any) -> str:
+        """The images that the metrics are of; weights are tuned on others than are reported."""
 
     @abstractmethod
     def note(self, cfg: Any) -> str:
@@ -94,15 +111,3 @@ class Task(ABC):
             teacher: its own run; None where there is none.
             images: how many of them such pictures show.
         """
-
-
-def task_of(name: str) -> Task:
-    """The task of a name.
-
-    Raises:
-        ConfigError: none of that name.
-    """
-    if name not in _TASKS:
-        raise ConfigError(f"TASK: {unknown_key(name, _TASKS)}")
-    sys.path.insert(0, str(Path(__file__).parents[3]))  # classification lies there, not installed
-    return importlib.import_module(_TASKS[name]).TASK

@@ -1,113 +1,158 @@
-"""The runs of a comparison, as processes."""
+"""Runs as processes, several at a time: finished ones are kept, stopped ones go on."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import IO
 
 from tqdm import tqdm
 
 from ..errors import ConfigError
-from .runs import Comparison, Run
-
-LOG = "train.log"  # in a run's folder: what its process printed
+from .run import FAILURE, LOG, Run
 
 
-def train_all(comparison: Comparison, *, jobs: int) -> None:
+def check_runs(runs: Sequence[Run]) -> None:
+    """Raise ConfigError if a run cannot start, or its folder holds something else."""
+    checked = set()
+    for run in runs:
+        if run.summary is not None or (run.output_dir / run.task.checkpoint).is_file():
+            _check_same(run)
+        if run.summary is not None:
+            continue
+        folder = run.output_dir
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
+            raise ConfigError(f"{folder} holds files of something else: set another --output")
+        if (run.files, run.opts) not in checked:  # seeds do not matter
+            checked.add((run.files, run.opts))
+            try:
+                run.task.check(run.config, teacher=run.teacher is None)
+            except ConfigError as error:
+                raise ConfigError(f"{run.label}: {error}") from error
+
+
+def train_all(
+    runs: Sequence[Run], *, title: str, jobs: int, retry_failed: bool, later: int = 0
+) -> list[Run]:
     """Train what is not trained yet, ``jobs`` runs at a time, showing progress and time left.
 
-    Raises:
-        ConfigError: before any run, if one of them cannot start.
-        RuntimeError: a run failed; the message holds the end of its log.
+    A run that fails is recorded in its folder, and the others go on; it is skipped from then on,
+    with the runs that it was to teach. Another process's run is waited for.
+
+    Args:
+        retry_failed: run again what has failed before.
+        later: length of the work that comes after this, for the time left.
+
+    Returns:
+        The runs without results.
     """
-    waiting = [run for run in comparison.runs if not _is_done(run)]
-    for run in waiting:
-        _check(run)
-    taught = [run for run in comparison.runs if run.needs_teacher and run not in waiting]
-    if comparison.teacher in waiting and taught:
-        raise ConfigError(
-            f"{taught[0].output_dir} was taught by a teacher that is gone from "
-            f"{comparison.teacher.output_dir}: move it away too, or set another --output"
-        )
-    total = sum(run.length for run in comparison.runs)
-    finished = sum(r.length for r in comparison.runs if r not in waiting)
-    print(f"{comparison.title}: {len(waiting)} of {len(comparison.runs)} runs to train, "
-          f"{jobs} at a time, in {comparison.output_dir}", flush=True)  # fmt: skip
+    waiting = [r for r in runs if r.summary is None and (retry_failed or r.failure is None)]
+    finished = sum(run.length for run in runs if run not in waiting)
+    print(f"{title}: {len(waiting)} of {len(runs)} runs to train, {jobs} at a time", flush=True)
     running: dict[Run, subprocess.Popen] = {}
-    started: dict[Run, float] = {}
-    interactive = sys.stderr.isatty()
-    bar = tqdm(total=total, initial=finished, unit=comparison.task.unit, smoothing=0.05,
-               dynamic_ncols=True, mininterval=1 if interactive else 15)  # fmt: skip
+    shown = time.monotonic()
+    bar = tqdm(
+        total=sum(run.length for run in runs) + later,
+        initial=finished,
+        unit=runs[0].task.unit if runs else "it",
+        smoothing=0.05,
+        dynamic_ncols=True,
+        mininterval=1 if sys.stderr.isatty() else 15,
+    )
     try:
         while waiting or running:
-            trained = comparison.teacher.summary is not None
-            ready = [run for run in waiting if trained or not run.needs_teacher]
-            for run in ready[: jobs - len(running)]:
-                waiting.remove(run)
-                running[run], started[run] = _start(run, jobs), time.monotonic()
-            time.sleep(1)
+            for run in list(waiting):
+                to_come = run.teacher in waiting or run.teacher in running
+                if run.summary is not None or not (to_come or _is_taught(run)):
+                    waiting.remove(run)
+                    finished += run.length
+                elif not to_come and len(running) < jobs and (process := _start(run, jobs)):
+                    waiting.remove(run)
+                    running[run] = process
+            time.sleep(0.2)
             for run, process in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[run]
-                if process.returncode or run.summary is None:
-                    raise RuntimeError(_failure(run, process.returncode))
-                metric, seconds = run.task.metrics[0], time.monotonic() - started[run]
-                bar.write(
-                    f"{run.label}, seed {run.seed}: {metric} {run.results[metric]:.1f} in "
-                    f"{seconds:.0f} s"
-                )
-            bar.set_postfix_str(", ".join(r.label for r in running)[:60], refresh=False)
-            bar.update(sum(run.progress for run in comparison.runs) - bar.n)
+                finished += run.length
+                if run.summary is None:
+                    run.record_failure(process.returncode)
+                    tqdm.write(run.failure_text)
+            if time.monotonic() < shown + 1:
+                continue
+            shown = time.monotonic()
+            bar.set_postfix_str(", ".join(r.title for r in running)[:60], refresh=False)
+            bar.update(finished + sum(run.progress for run in running) - bar.n)
     finally:
         bar.close()
         for process in running.values():
             process.terminate()
         for process in running.values():
             process.wait()
+    return [run for run in runs if run.summary is None]
 
 
-def _is_done(run: Run) -> bool:
-    """Whether the run is finished; its folder must then hold this very config."""
-    if run.summary is None:
-        return False
-    changed = run.task.differences(run.output_dir, run.config)
+def _is_taught(run: Run) -> bool:
+    return run.teacher is None or run.teacher.summary is not None
+
+
+def _check_same(run: Run) -> None:
+    """What was trained in the run's folder must be of this very config, and this very teacher."""
+    if not _is_taught(run):
+        raise ConfigError(
+            f"{run.output_dir} was taught by a teacher that is gone from "
+            f"{run.teacher.output_dir}: move it away too, or set another --output"
+        )
+    cfg = run.config
+    changed = run.task.differences(run.output_dir, cfg)
+    if not run.task.needs_teacher(cfg):  # a student alone does not care who does not teach it
+        changed = [key for key in changed if key != run.task.teacher_key]
     if changed:
         raise ConfigError(
-            f"{run.output_dir} holds a finished run of another config (different: "
-            f"{', '.join(changed)}): move it away, or set another --output"
+            f"{run.output_dir} holds a run of another config (different: {', '.join(changed)}): "
+            "move it away, or set another --output"
         )
-    return True
 
 
-def _check(run: Run) -> None:
-    """The run's own preflight, without what the comparison itself is going to make."""
-    folder = run.output_dir
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
-        raise ConfigError(f"{folder} holds files of something else: set another --output")
-    run.task.check(run.config)
-
-
-def _start(run: Run, jobs: int) -> subprocess.Popen:
-    """Start or, if it left a checkpoint, resume a run; its output goes to ``LOG``."""
-    resume = (run.output_dir / run.task.checkpoint).is_file()
-    if not resume and run.output_dir.exists():
-        shutil.rmtree(run.output_dir)  # begun by us and stopped before its first checkpoint
+def _start(run: Run, jobs: int) -> subprocess.Popen | None:
+    """Start or, if it left a checkpoint, resume a run; None if a process is at it already."""
     run.output_dir.mkdir(parents=True, exist_ok=True)
-    # Two thread pools on the same cores run several times slower than one thread each.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
-    log = open(run.output_dir / LOG, "a")  # noqa: SIM115 - the process owns it
-    with log:
+    with open(run.output_dir / LOG, "a") as log:
+        if not _lock(log):
+            return None
+        resume = (run.output_dir / run.task.checkpoint).is_file()
+        if resume:
+            (run.output_dir / FAILURE).unlink(missing_ok=True)
+        else:
+            log.truncate(0)
+            _clear(run)
+        # Two thread pools on the same cores run several times slower than one thread each.
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
         return subprocess.Popen(
-            [*run.task.command(run.files, resume=resume), *run.opts],
+            [*run.task.command(run.files, resume=resume), *run.all_opts],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": threads, **run.task.environment()},
         )
 
 
-def _failure(run: Run, code: int) -> str:
-    log = run.output_dir / LOG
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    return f"{run.label}, seed {run.seed} failed with exit status {code}; {log} ends:\n{tail}"
+def _lock(log: IO) -> bool:
+    """Whether the log was free. The process that writes it inherits the lock, and holds it until it
+    ends even if this one is killed before."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear(run: Run) -> None:
+    """Remove what a run of ours left that stopped before its first checkpoint."""
+    for path in run.output_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOG:
+            path.unlink()

@@ -9,8 +9,11 @@ from detectron2.config import CfgNode
 from matplotlib.figure import Figure
 
 from ..analysis.page import Section
-from ..comparison import Comparison, Run, Task, leaves
+from ..comparison.comparison_file import Comparison
+from ..comparison.run import Run
+from ..comparison.task import Task
 from ..errors import ConfigError
+from ..keys import leaves
 from .config import config_differences, load_config
 from .metrics import last_iteration
 from .picture import comparison_picture
@@ -53,8 +56,8 @@ class Detection(Task):
     def progress(self, folder: Path) -> int:
         return last_iteration(folder / "metrics.json")
 
-    def check(self, cfg: CfgNode) -> None:
-        check_run(cfg, resume=True, teacher=False)
+    def check(self, cfg: CfgNode, *, teacher: bool) -> None:
+        check_run(cfg, resume=True, teacher=teacher)
 
     def command(self, files: tuple[str, ...], *, resume: bool) -> list[str]:
         command = [sys.executable, str(TRAIN_NET), "--config-file", *files]
@@ -68,11 +71,12 @@ class Detection(Task):
             "seconds": summary["seconds"],
         }
 
+    def evaluated_on(self, cfg: CfgNode) -> str:
+        return ", ".join(cfg.DATASETS.TEST)
+
     def note(self, cfg: CfgNode) -> str:
-        return (
-            f"Evaluated on {', '.join(cfg.DATASETS.TEST)}. Seconds: training and evaluation of one "
-            "run."
-        )
+        images = self.evaluated_on(cfg)
+        return f"Evaluated on {images}. Seconds: training and evaluation of one run."
 
     def draw_picture(self, comparison: Comparison) -> Figure:
         return comparison_picture(comparison)

@@ -1,12 +1,13 @@
-"""Configuration keys of distillation, and the safe way to read a config file."""
+"""Configuration keys of distillation, and a config read from a file and KEY VALUE pairs."""
 
+import copy
 import os
-from importlib import resources
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..errors import ConfigError, unknown_key
+from ..errors import ConfigError
+from .config_files import SafeCfgNode, explain
 
 META_ARCHITECTURE = "DistilledDetector"
 
@@ -75,14 +76,15 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
 
     Args:
         config_file: path of a detectron2 YAML config; "" for the defaults.
-        opts: ``[KEY, VALUE, ...]``, merged last.
+        opts: ``[KEY, VALUE, ...]``, merged last. An entry of a list is addressed by its NAME or
+            its number: ``MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping batch``.
 
     Raises:
         ConfigError: no such file, bad YAML, a Python tag, an unknown key or a wrong type.
     """
     cfg = get_cfg()
     add_pcka_config(cfg)
-    cfg = _SafeCfgNode(cfg)
+    cfg = SafeCfgNode(cfg)
     try:
         if config_file:
             if not os.path.isfile(config_file):
@@ -96,11 +98,11 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
     except yaml.YAMLError as error:
         raise ConfigError(f"{config_file} is not valid YAML: {error}") from error
     except (KeyError, ValueError, AssertionError, TypeError, OSError) as error:
-        raise ConfigError(f"{config_file}: {_explain(error, cfg)}") from error
+        raise ConfigError(f"{config_file}: {explain(error, cfg)}") from error
     try:
-        cfg.merge_from_list(list(opts or []))
+        cfg.merge_from_list(copy.deepcopy(list(opts or [])))  # keys may lead into its lists
     except (KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(f"command line: {_explain(error, cfg)}") from error
+        raise ConfigError(f"KEY VALUE pairs: {explain(error, cfg)}") from error
     return cfg
 
 
@@ -133,38 +135,6 @@ def config_differences(a: CfgNode, b: CfgNode, prefix: str = "") -> list[str]:
     return names
 
 
-class _SafeCfgNode(CfgNode):
-    """Reads YAML without running code, file by file along ``_BASE_``."""
-
-    @classmethod
-    def load_yaml_with_base(cls, filename, allow_unsafe=False):
-        inside = str(resources.files("detectron2")) + os.sep
-        trusted = os.path.realpath(filename).startswith(os.path.realpath(inside) + os.sep)
-        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
-
-    def merge_from_other_cfg(self, cfg_other):
-        widen_numbers(self, cfg_other)
-        return super().merge_from_other_cfg(cfg_other)
-
-    def merge_from_list(self, cfg_list):
-        pairs = zip(cfg_list[0::2], cfg_list[1::2], strict=False)
-        values = {key: self._decode_cfg_value(value) for key, value in pairs}
-        for key, value in values.items():
-            if type(value) is int and type(lookup(self, key)) is float:
-                values[key] = float(value)
-        tail = [] if len(cfg_list) % 2 == 0 else cfg_list[-1:]
-        return super().merge_from_list([x for pair in values.items() for x in pair] + list(tail))
-
-
-def widen_numbers(node: CfgNode, other: CfgNode) -> None:
-    """Whole numbers where ``node`` holds a float become floats: yacs would refuse them."""
-    for key, value in other.items():
-        if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
-            widen_numbers(node[key], value)
-        elif type(value) is int and type(node.get(key)) is float:
-            other[key] = float(value)
-
-
 def _plain(value):
     # YAML has no tuples: they come back as lists.
     if isinstance(value, list | tuple):
@@ -172,26 +142,3 @@ def _plain(value):
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return value
-
-
-def lookup(node: CfgNode, path: str):
-    """The value under a full name such as ``MODEL.DEVICE``; None if there is none."""
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, CfgNode) else None
-    return node
-
-
-def _explain(error: Exception, cfg: CfgNode) -> str:
-    """yacs' message, with the known keys of the node where a key is unknown."""
-    message = str(error.args[0] if error.args else error)
-    marker = "Non-existent key: "
-    if marker not in message and "Non-existent config key: " not in message:
-        return message
-    path = message.rsplit(": ", 1)[-1].strip()
-    node = cfg
-    for part in path.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            break
-        node = node[part]
-    known = [k for k in node] if isinstance(node, CfgNode) else []
-    return f"in {path}: {unknown_key(part, known)}"

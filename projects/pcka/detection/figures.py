@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from ..analysis.curves import Curve, draw_curves
-from ..analysis.style import GREY, INK, fitting_size, new_figure
+from ..plotting import GREY, INK, fitting_size, new_figure
 from .matching import Panel, above_threshold, match
 
 # By verdict: colour, line style and what the legend says. The dashes survive a print in grey.

@@ -12,7 +12,8 @@ from detectron2.structures import BoxMode
 from matplotlib.figure import Figure
 
 from ..analysis.curves import short_names
-from ..comparison import Comparison, Run
+from ..comparison.comparison_file import Comparison
+from ..comparison.run import Run
 from ..errors import ConfigError
 from .data import check_datasets, register_coco_json
 from .figures import comparison_figure
@@ -37,7 +38,7 @@ def comparison_picture(comparison: Comparison) -> Figure:
     The images are the first ones of the data set, not chosen by what they show.
     """
     runs = {label: comparison.students[label][0] for label in comparison.picture["STUDENTS"]}
-    data = evaluated(comparison.teacher.config)
+    data = evaluated(comparison.students[comparison.baseline][0].config)
     data = data._replace(records=data.records[: comparison.picture.get("IMAGES", 4)])
     scalars = {
         label: found

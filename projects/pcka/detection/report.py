@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ..analysis.page import Picture, Section
 from ..analysis.training import training_section
-from ..comparison import Run
+from ..comparison.run import Run
 from ..errors import ConfigError
 from .matching import above_threshold, match
 from .metrics import read_scalars
@@ -76,7 +76,7 @@ def _teacher_panels(runs: Mapping[str, Run], teacher: Run | None, data: Evaluate
     """Of the teacher's own run, else computed by the teacher that the runs' configs name."""
     if teacher is not None:
         return detections(teacher, data)
-    taught = [run for run in runs.values() if run.needs_teacher]
+    taught = [run for run in runs.values() if run.task.needs_teacher(run.config)]
     if not taught:
         raise ConfigError("no run here was taught.")
     return teacher_detections(taught[0].config, data)

@@ -4,7 +4,8 @@ from detectron2.config import CfgNode
 
 from ..core import LOSSES, TermSpec
 from ..errors import ConfigError, unknown_key
-from .config import META_ARCHITECTURE, widen_numbers
+from .config import META_ARCHITECTURE
+from .config_files import widen
 
 
 def term_template() -> CfgNode:
@@ -51,7 +52,7 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
                 raise ConfigError(f"{where}: {unknown_key(key, template)}")
         try:
             entry = CfgNode(entry)
-            widen_numbers(template, entry)
+            widen(template, entry)
             template.merge_from_other_cfg(entry)
             spec = TermSpec(
                 name=template.NAME,

@@ -5,8 +5,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, GREY = "#222222", "#666666"
-CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#333333")
-CURVE_STYLES = ("-", "--", ":")
+# Of Okabe and Ito, those that are seen well on white.
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
 
 
 def new_figure(width: float, height: float, **options) -> Figure:
@@ -16,10 +16,10 @@ def new_figure(width: float, height: float, **options) -> Figure:
     return figure
 
 
-def plain_axes(axes: Axes) -> None:
-    """Two spines, small grey ticks and a faint grid that tells heights."""
+def plain_axes(axes: Axes, *, grid: str = "y") -> None:
+    """No box, small grey ticks, and pale lines across ``grid``: "x" or "y"."""
     axes.tick_params(labelsize=8.5, colors=GREY, length=3)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.grid(axis=grid, color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")

@@ -13,7 +13,6 @@ from classification.models import create_model
 from classification.report import predict, predictions_section, term_curves
 from classification.train import train
 from pcka.analysis.report import read_subject, report_page
-from pcka.comparison import task_of
 from pcka.errors import ConfigError
 
 
@@ -39,7 +38,7 @@ def tiny_models(monkeypatch):
 
 
 def read(*folders):
-    return {label: runs[0] for label, runs in read_subject(folders, task_of).students.items()}
+    return {label: runs[0] for label, runs in read_subject(folders).students.items()}
 
 
 def data_of(run):
@@ -90,7 +89,7 @@ def test_curves_of_a_run(runs):
 def page(runs):
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_models(patch)
-        return report_page([runs / "alone", runs / "taught"], task_of, images=3)
+        return report_page([runs / "alone", runs / "taught"], images=3)
 
 
 @needs_chromium
@@ -122,10 +121,10 @@ def test_what_is_gone_is_said(runs, tmp_path):
     for name in ("config.yaml", "summary.json"):
         (bare / name).write_text((runs / "alone" / name).read_text())
     with pytest.raises(ConfigError, match=r"no picture can be drawn .* holds no student\.pth"):
-        report_page([bare], task_of)
+        report_page([bare])
     (bare / "summary.json").unlink()
     with pytest.raises(ConfigError, match="is not finished: 0 of 2 epoch"):
-        report_page([bare], task_of)
+        report_page([bare])
 
 
 def test_detectors_and_classifiers_are_not_mixed(runs, tmp_path):
@@ -134,4 +133,4 @@ def test_detectors_and_classifiers_are_not_mixed(runs, tmp_path):
     (tmp_path / "config.yaml").write_text(content)
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(ConfigError, match="report them one by one"):
-        report_page([runs / "alone", tmp_path], task_of)
+        report_page([runs / "alone", tmp_path])

@@ -1,0 +1,75 @@
+"""How a detectron2 config is read: safely, with keys into lists, and with errors that help.
+
+Nothing here knows a key of this project.
+"""
+
+import os
+from importlib import resources
+
+from detectron2.config import CfgNode
+
+from ..errors import unknown_key
+from ..keys import set_key
+
+
+class SafeCfgNode(CfgNode):
+    """Reads YAML without running code, file by file along ``_BASE_``."""
+
+    @classmethod
+    def load_yaml_with_base(cls, filename, allow_unsafe=False):
+        inside = str(resources.files("detectron2")) + os.sep
+        trusted = os.path.realpath(filename).startswith(os.path.realpath(inside) + os.sep)
+        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
+
+    def merge_from_other_cfg(self, cfg_other):
+        widen(self, cfg_other)
+        return super().merge_from_other_cfg(cfg_other)
+
+    def merge_from_list(self, cfg_list):
+        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=False):
+            if _leads_into_list(self, key):
+                plain = value if isinstance(value, dict) else self._decode_cfg_value(value)
+                set_key(self, key, plain, name="NAME")
+                continue
+            value = self._decode_cfg_value(value)
+            if type(value) is int and type(lookup(self, key)) is float:
+                value = float(value)
+            super().merge_from_list([key, value])
+        return super().merge_from_list(list(cfg_list[-1:]) if len(cfg_list) % 2 else [])
+
+
+def widen(node: CfgNode, other: CfgNode) -> None:
+    """Whole numbers where ``node`` holds a float become floats: yacs would refuse them."""
+    for key, value in other.items():
+        if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
+            widen(node[key], value)
+        elif type(value) is int and type(node.get(key)) is float:
+            other[key] = float(value)
+
+
+def lookup(node: CfgNode, path: str):
+    """The value under a full name such as ``MODEL.DEVICE``; None if there is none."""
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    return node
+
+
+def _leads_into_list(cfg: CfgNode, key: str) -> bool:
+    parts = key.split(".")
+    return any(isinstance(lookup(cfg, ".".join(parts[:n])), list) for n in range(1, len(parts)))
+
+
+def explain(error: Exception, cfg: CfgNode) -> str:
+    """yacs' message, with the known keys of the node where a key is unknown."""
+    message = str(error.args[0] if error.args else error)
+    marker = "Non-existent key: "
+    if marker not in message and "Non-existent config key: " not in message:
+        return message
+    path = message.rsplit(": ", 1)[-1].strip()
+    node = cfg
+    for part in path.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            break
+        node = node[part]
+    known = [k for k in node] if isinstance(node, CfgNode) else []
+    return f"in {path}: {unknown_key(part, known)}"
