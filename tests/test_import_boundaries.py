@@ -47,6 +47,17 @@ def test_classification_works_without_detectron2():
     assert run.returncode == 0, run.stderr
 
 
+def test_analysis_needs_no_task():
+    code = (
+        "import sys\n"
+        "for name in ('detectron2', 'torchvision', 'classification'): sys.modules[name] = None\n"
+        "import pcka.analysis\n"
+        "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_nothing_imports_tools_or_tests():
     for path in [*(ROOT / "projects").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -35,7 +35,7 @@ from .losses import (
     rkd_loss,
     sp_loss,
 )
-from .meter import CKAMeter
+from .meter import CKAMatrix, CKAMeter
 from .taps import Taps
 from .terms import DistillTerms, TermSpec
 
@@ -50,6 +50,7 @@ __all__ = [
     "RCKA",
     "RKD",
     "SP",
+    "CKAMatrix",
     "CKAMeter",
     "DistillTerms",
     "FeatureCKA",
