@@ -1,0 +1,206 @@
+"""A finished run of a detector, opened again, and the pictures of what its student took over."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.modeling import build_model
+from matplotlib.figure import Figure
+from torch import nn
+
+from ..analysis import LayerReader, gram_figure, heatmap_figure, layer_similarity
+from ..analysis.layers import check_layer
+from ..analysis.runs import weights_of_run
+from ..core import DistillTerms, PatchCKA
+from ..core.features import on_common_extent
+from .comparison import TASK
+from .config import ConfigError, distils, load_config, student_config
+from .data import check_datasets, register_coco_json
+from .features import feature_modules
+from .files import fetch
+from .teacher import FrozenTeacher
+
+logger = logging.getLogger(__name__)
+
+IMAGES = 16  # over which layers are compared: on a CPU, seconds to minutes
+
+
+@dataclass(frozen=True)
+class DetectionRun:
+    """The networks of a finished run, frozen.
+
+    Attributes:
+        cfg: of the run, on a device that is here.
+        students: by what to call them: the one before or without distillation, then the distilled.
+        teacher: as it taught.
+        terms: per student; the first has the adapters that training began with, or none.
+    """
+
+    cfg: CfgNode
+    students: dict[str, FrozenTeacher]
+    teacher: FrozenTeacher
+    terms: dict[str, DistillTerms]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.cfg.MODEL.DEVICE)
+
+    def reader(self, network: FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
+        """The levels of the FPN and the stages below, or those named; batches are as detectron2's.
+
+        Raises:
+            ConfigError: a name that the network does not have.
+        """
+        strides = {n: s.stride for n, s in network.feature_shapes.items() if s.stride}
+        for name in names:
+            check_layer(name, list(strides), where=f"the {type(network.model).__name__}")
+        return LayerReader(
+            network.model,
+            feature_modules(network.model),
+            forward=lambda inputs: network(inputs, self.device),
+            strides={name: strides[name] for name in names or strides},
+        )
+
+    def inputs(self, images: int, first: int = 0) -> Iterator[list[dict]]:
+        """Evaluation images, one by one, as the student's evaluation makes them."""
+        mapper = DatasetMapper(self.cfg, is_train=False)
+        for record in DatasetCatalog.get(self.cfg.DATASETS.TEST[0])[first : first + images]:
+            yield [mapper(record)]
+
+
+def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
+    """Build the networks of a finished distillation and load their weights.
+
+    Args:
+        folder: output folder of ``tools/train_net.py``.
+        alone: that of the student trained alone; else the student stands beside its own initial
+            weights, drawn again from the run's seed.
+
+    Raises:
+        ConfigError: no run, one that is not finished or had no teacher, a teacher or data that are
+            gone.
+    """
+    weights = weights_of_run(Path(folder), TASK.weights, task="detection")
+    cfg = _config(folder)
+    if not distils(cfg):
+        raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
+    first = {"student alone": _trained_alone(Path(alone))} if alone else {}
+    register_coco_json(cfg)
+    if (
+        problems := check_datasets(cfg, list(cfg.DATASETS.TEST[:1]))
+        if cfg.DATASETS.TEST
+        else ["none"]
+    ):
+        raise ConfigError(f"the data set of evaluation, DATASETS.TEST: {'; '.join(problems)}")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        if cfg.SEED >= 0:
+            torch.manual_seed(cfg.SEED)
+        model = build_model(cfg)
+    if not alone:
+        if cfg.MODEL.WEIGHTS:
+            path = fetch(cfg.MODEL.WEIGHTS, "the student's initial weights (MODEL.WEIGHTS)")
+            DetectionCheckpointer(model).load(path)
+        # Without a seed, the weights that it began with are not to be had again.
+        name = "student before" if cfg.SEED >= 0 else "a student before, of another seed"
+        first = {name: _frozen(deepcopy(model.student), cfg)}
+    terms = {name: deepcopy(model.distill) for name in first}
+    DetectionCheckpointer(model).load(str(weights))
+    return DetectionRun(
+        cfg,
+        {**first, "distilled student": _frozen(model.student, cfg)},
+        model.teacher,
+        {**({} if alone else terms), "distilled student": model.distill},
+    )
+
+
+def draw_pictures(
+    folder: str | Path,
+    *,
+    alone: str | Path = "",
+    images: int | None = None,
+    image: int = 0,
+    student_layers: Sequence[str] = (),
+    teacher_layers: Sequence[str] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures: CKA between layers, and Gram matrices of every level of PatchCKA.
+
+    Args:
+        folder, alone: see :func:`open_run`.
+        images: of the evaluation, the first so many, over which layers are compared.
+        image: the one whose Gram matrices are drawn, counted from 0.
+        student_layers, teacher_layers: levels such as p3 or res4; empty: all.
+
+    Raises:
+        ConfigError: see :func:`open_run`, a layer or an image that is not there.
+    """
+    run = open_run(folder, alone=alone)
+    teacher = run.reader(run.teacher, teacher_layers)
+    students = {name: run.reader(net, student_layers) for name, net in run.students.items()}
+    for name, student in students.items():
+        found = layer_similarity(student, teacher, run.inputs(images or IMAGES), pool="cells")
+        title = f"CKA between layers, {name}, {run.cfg.DATASETS.TEST[0]}"
+        yield f"layers_{_slug(name)}", heatmap_figure(*found, title, row_label=name)
+    yield from _patch_figures(run, image)
+
+
+def _patch_figures(run: DetectionRun, index: int) -> Iterator[tuple[str, Figure]]:
+    inputs = next(run.inputs(1, index), None)
+    if inputs is None:
+        raise ConfigError(f"{run.cfg.DATASETS.TEST[0]} has no image {index}")
+    taught = run.reader(run.teacher)(inputs)
+    learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
+    pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
+    distill = run.terms["distilled student"]
+    for key, pair in distill.pairings.items():
+        loss = distill.losses[key]
+        if not isinstance(loss, PatchCKA):
+            continue
+        maps = {}
+        for name, features in learnt.items():
+            x, y = on_common_extent(
+                features[pair.student], taught[pair.teacher], pair.stride, pair.teacher_stride
+            )
+            maps["teacher"] = y[0]
+            with torch.no_grad():  # as the loss sees it
+                maps[name] = (run.terms[name].adapters[key](x) if name in run.terms else x)[0]
+        options = {k: v for k, v in loss.options.items() if k not in ("inter", "gather")}
+        (p, q), kind = options["patch_size"], "centred" if options["center"] else "uncentred"
+        title = (
+            f"{pair.student}, image {index}: patches of {p}x{q} cells, grouping "
+            f"{options['grouping']}, {kind}"
+        )
+        yield (
+            f"patches_{key}",
+            gram_figure(pixels, maps, stride=pair.stride, title=title, **options),
+        )
+
+
+def _config(folder: str | Path) -> CfgNode:
+    cfg = load_config(str(Path(folder) / "config.yaml"))
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info(f"{folder}: trained on {cfg.MODEL.DEVICE}, computes on the CPU here")
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _trained_alone(folder: Path) -> FrozenTeacher:
+    weights = weights_of_run(folder, TASK.weights, task="detection")
+    cfg = student_config(_config(folder))
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(str(weights))
+    return _frozen(model, cfg)
+
+
+def _frozen(model: nn.Module, cfg: CfgNode) -> FrozenTeacher:
+    return FrozenTeacher(model, input_format=cfg.INPUT.FORMAT, student_format=cfg.INPUT.FORMAT)
+
+
+def _slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "_")
