@@ -29,6 +29,7 @@ from .teacher import FrozenTeacher
 
 logger = logging.getLogger(__name__)
 
+DISTILLED = "distilled student"
 IMAGES = 16  # over which layers are compared: on a CPU, seconds to minutes
 
 
@@ -91,33 +92,26 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
     cfg = _config(folder)
     if not distils(cfg):
         raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
-    first = {"student alone": _trained_alone(Path(alone))} if alone else {}
+    students = {"student alone": _trained_alone(Path(alone))} if alone else {}
     register_coco_json(cfg)
-    if (
-        problems := check_datasets(cfg, list(cfg.DATASETS.TEST[:1]))
-        if cfg.DATASETS.TEST
-        else ["none"]
-    ):
-        raise ConfigError(f"the data set of evaluation, DATASETS.TEST: {'; '.join(problems)}")
+    problems = check_datasets(cfg, list(cfg.DATASETS.TEST[:1]))
+    if problems or not cfg.DATASETS.TEST:
+        raise ConfigError(f"no images of DATASETS.TEST: {'; '.join(problems) or 'it is empty'}")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         if cfg.SEED >= 0:
             torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
+    terms = {}
     if not alone:
         if cfg.MODEL.WEIGHTS:
             path = fetch(cfg.MODEL.WEIGHTS, "the student's initial weights (MODEL.WEIGHTS)")
             DetectionCheckpointer(model).load(path)
         # Without a seed, the weights that it began with are not to be had again.
-        name = "student before" if cfg.SEED >= 0 else "a student before, of another seed"
-        first = {name: _frozen(deepcopy(model.student), cfg)}
-    terms = {name: deepcopy(model.distill) for name in first}
+        name = "student before" if cfg.SEED >= 0 else "student before, of another seed"
+        students[name], terms[name] = _frozen(deepcopy(model.student), cfg), deepcopy(model.distill)
     DetectionCheckpointer(model).load(str(weights))
-    return DetectionRun(
-        cfg,
-        {**first, "distilled student": _frozen(model.student, cfg)},
-        model.teacher,
-        {**({} if alone else terms), "distilled student": model.distill},
-    )
+    students[DISTILLED], terms[DISTILLED] = _frozen(model.student, cfg), model.distill
+    return DetectionRun(cfg, students, model.teacher, terms)
 
 
 def draw_pictures(
@@ -157,7 +151,7 @@ def _patch_figures(run: DetectionRun, index: int) -> Iterator[tuple[str, Figure]
     taught = run.reader(run.teacher)(inputs)
     learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
     pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
-    distill = run.terms["distilled student"]
+    distill = run.terms[DISTILLED]
     for key, pair in distill.pairings.items():
         loss = distill.losses[key]
         if not isinstance(loss, PatchCKA):
