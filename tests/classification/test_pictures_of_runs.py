@@ -11,7 +11,6 @@ import pytest
 import torch
 import training_runs
 from core_oracle import plain_cka
-from PIL import Image
 
 from classification.analysis import draw_pictures, open_run
 from classification.checkpoints import CheckpointError
@@ -115,17 +114,9 @@ def test_command_without_detectron2(tmp_path):
     from classification.models import create_model
     from classification.records import save_weights
 
-    noise = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for index in range(4):
-                pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
     tree = {
         "output_dir": "unused",
-        "data": {"name": "folder", "root": str(tmp_path / "images")},
+        "data": {"name": "folder", "root": training_runs.noise_images(tmp_path / "images", 4)},
         "student": {"name": "resnet8"},
         "teacher": {"name": "resnet8", "weights": str(tmp_path / "teacher.pth")},
         "terms": TERMS,

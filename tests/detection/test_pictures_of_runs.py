@@ -11,6 +11,7 @@ import torch
 import yaml
 from core_oracle import plain_cka
 from detection_runs import train
+from detectron2.utils.events import EventStorage
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, build_teacher, load_config
@@ -38,13 +39,13 @@ def runs(tiny_yaml, tmp_path_factory):
 
 def test_initial_weights_are_those_that_training_began_with(runs):
     before, after = open_run(runs / "still").students.values()
-    weights = before.model.state_dict()
-    assert all(torch.equal(value, weights[k]) for k, value in after.model.state_dict().items())
+    weights = before.state_dict()
+    assert all(torch.equal(value, weights[k]) for k, value in after.state_dict().items())
     before, after = open_run(runs / "taught").students.values()
     saved = torch.load(runs / "taught" / "model_final.pth", weights_only=False)["model"]
     name = "backbone.fpn_lateral2.weight"
-    assert torch.equal(after.model.state_dict()[name], saved[name])
-    assert not torch.equal(before.model.state_dict()[name], saved[name])
+    assert torch.equal(after.state_dict()[name], saved[name])
+    assert not torch.equal(before.state_dict()[name], saved[name])
 
 
 def test_compares_what_the_layers_give(runs):
@@ -59,12 +60,9 @@ def test_compares_what_the_layers_give(runs):
     assert names == ["p2", "p3", "p4", "p5", "p6", "res2", "res3", "res4", "res5"]
 
     # By plain detectron2 modules: image by image, cells as samples.
-    student, teacher = run.students["distilled student"], build_teacher(run.cfg)
+    student, teacher = run.students["distilled student"].eval(), build_teacher(run.cfg)
     maps = [
-        [
-            net.backbone(net.preprocess_image(inputs).tensor)
-            for net in (student.model, teacher.model)
-        ]
+        [net.backbone(net.preprocess_image(inputs).tensor) for net in (student, teacher.model)]
         for inputs in run.inputs(6)
     ]
     rows = [
@@ -119,6 +117,26 @@ def test_what_is_no_finished_run(runs, tmp_path):
     config.write_text("student: {}\n")
     with pytest.raises(ConfigError, match="a run of classification, not of detection"):
         open_run(tmp_path / "taught")
+
+
+def test_pictures_in_training_leave_no_trace(tiny, runs, tmp_path):
+    written = []
+
+    class Storage(EventStorage):
+        def put_image(self, name, image):
+            written.append((self.iter, name, image))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detectron2.engine.train_loop.EventStorage", Storage)
+        train(tiny(*OPTS, "MODEL.PCKA.PICTURE_PERIOD", "2", "OUTPUT_DIR", str(tmp_path / "drawn")))
+    names = ["layers_student", "patches_pcka_p2", "patches_pcka_p3", "patches_pcka_p4"]
+    assert [(i, name) for i, name, _ in written] == [(1, f"pcka/{name}") for name in names]
+    assert all(image.shape[0] == 3 and image.dtype == np.uint8 for _, _, image in written)
+    weights = [
+        torch.load(folder / "model_final.pth", weights_only=False)["model"]
+        for folder in (tmp_path / "drawn", runs / "taught")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
 
 @pytest.mark.slow

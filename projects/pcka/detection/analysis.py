@@ -23,7 +23,7 @@ from ..core.features import on_common_extent
 from .comparison import TASK
 from .config import ConfigError, distils, load_config, student_config
 from .data import check_datasets, register_coco_json
-from .features import feature_modules
+from .features import feature_modules, feature_shapes
 from .files import fetch
 from .teacher import FrozenTeacher
 
@@ -35,17 +35,17 @@ IMAGES = 16  # over which layers are compared: on a CPU, seconds to minutes
 
 @dataclass(frozen=True)
 class DetectionRun:
-    """The networks of a finished run, frozen.
+    """The networks of a run.
 
     Attributes:
         cfg: of the run, on a device that is here.
         students: by what to call them: the one before or without distillation, then the distilled.
         teacher: as it taught.
-        terms: per student; the first has the adapters that training began with, or none.
+        terms: per student that has any, with the adapters of its time; the last are the run's.
     """
 
     cfg: CfgNode
-    students: dict[str, FrozenTeacher]
+    students: dict[str, nn.Module]
     teacher: FrozenTeacher
     terms: dict[str, DistillTerms]
 
@@ -53,19 +53,22 @@ class DetectionRun:
     def device(self) -> torch.device:
         return torch.device(self.cfg.MODEL.DEVICE)
 
-    def reader(self, network: FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
+    def reader(self, network: nn.Module | FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
         """The levels of the FPN and the stages below, or those named; batches are as detectron2's.
 
         Raises:
             ConfigError: a name that the network does not have.
         """
-        strides = {n: s.stride for n, s in network.feature_shapes.items() if s.stride}
+        model, forward = network, None
+        if isinstance(network, FrozenTeacher):
+            model, forward = network.model, lambda inputs: network(inputs, self.device)
+        strides = {n: s.stride for n, s in feature_shapes(model).items() if s.stride}
         for name in names:
-            check_layer(name, list(strides), where=f"the {type(network.model).__name__}")
+            check_layer(name, list(strides), where=type(model).__name__)
         return LayerReader(
-            network.model,
-            feature_modules(network.model),
-            forward=lambda inputs: network(inputs, self.device),
+            model,
+            feature_modules(model),
+            forward=forward,
             strides={name: strides[name] for name in names or strides},
         )
 
@@ -108,9 +111,9 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
             DetectionCheckpointer(model).load(path)
         # Without a seed, the weights that it began with are not to be had again.
         name = "student before" if cfg.SEED >= 0 else "student before, of another seed"
-        students[name], terms[name] = _frozen(deepcopy(model.student), cfg), deepcopy(model.distill)
+        students[name], terms[name] = deepcopy(model.student), deepcopy(model.distill)
     DetectionCheckpointer(model).load(str(weights))
-    students[DISTILLED], terms[DISTILLED] = _frozen(model.student, cfg), model.distill
+    students[DISTILLED], terms[DISTILLED] = model.student, model.distill
     return DetectionRun(cfg, students, model.teacher, terms)
 
 
@@ -134,7 +137,19 @@ def draw_pictures(
     Raises:
         ConfigError: see :func:`open_run`, a layer or an image that is not there.
     """
-    run = open_run(folder, alone=alone)
+    layers = {"student_layers": student_layers, "teacher_layers": teacher_layers}
+    yield from figures(open_run(folder, alone=alone), images=images, image=image, **layers)
+
+
+def figures(
+    run: DetectionRun,
+    *,
+    images: int | None = None,
+    image: int = 0,
+    student_layers: Sequence[str] = (),
+    teacher_layers: Sequence[str] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Those of :func:`draw_pictures`, of a run that is open."""
     teacher = run.reader(run.teacher, teacher_layers)
     students = {name: run.reader(net, student_layers) for name, net in run.students.items()}
     for name, student in students.items():
@@ -151,7 +166,7 @@ def _patch_figures(run: DetectionRun, index: int) -> Iterator[tuple[str, Figure]
     taught = run.reader(run.teacher)(inputs)
     learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
     pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
-    distill = run.terms[DISTILLED]
+    *_, distill = run.terms.values()
     for key, pair in distill.pairings.items():
         loss = distill.losses[key]
         if not isinstance(loss, PatchCKA):
@@ -184,16 +199,12 @@ def _config(folder: str | Path) -> CfgNode:
     return cfg
 
 
-def _trained_alone(folder: Path) -> FrozenTeacher:
+def _trained_alone(folder: Path) -> nn.Module:
     weights = weights_of_run(folder, TASK.weights, task="detection")
     cfg = student_config(_config(folder))
     model = build_model(cfg)
     DetectionCheckpointer(model).load(str(weights))
-    return _frozen(model, cfg)
-
-
-def _frozen(model: nn.Module, cfg: CfgNode) -> FrozenTeacher:
-    return FrozenTeacher(model, input_format=cfg.INPUT.FORMAT, student_format=cfg.INPUT.FORMAT)
+    return model
 
 
 def _slug(name: str) -> str:
