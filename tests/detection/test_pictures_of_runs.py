@@ -91,6 +91,8 @@ def test_layers_by_name(runs):
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["res4", "p2"]
     with pytest.raises(ConfigError, match="no layer 'p9', did you mean 'p"):
         next(draw_pictures(runs / "taught", teacher_layers=["p9"]))
+    with pytest.raises(ConfigError, match="tiny has no image 99"):
+        next(draw_pictures(runs / "taught", image=99))
 
 
 def test_what_is_no_finished_run(runs, tmp_path):
@@ -154,5 +156,6 @@ def test_command(runs, tmp_path):
         "layers_distilled_student.png", "layers_student_before.png",
         "patches_pcka_p2.png", "patches_pcka_p3.png", "patches_pcka_p4.png",
     ]  # fmt: skip
-    failed = draw(runs / "taught", "--image", "99", "--images", "6", "--out", tmp_path)
-    assert failed.returncode == 1 and "error: tiny has no image 99" in failed.stderr
+    failed = draw(tmp_path)
+    assert failed.returncode == 1 and "error:" in failed.stderr and "no run" in failed.stderr
+    assert "Traceback" not in failed.stderr

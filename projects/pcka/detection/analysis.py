@@ -150,19 +150,23 @@ def figures(
     teacher_layers: Sequence[str] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Those of :func:`draw_pictures`, of a run that is open."""
+    inputs = next(run.inputs(1, image), None)
+    if inputs is None:
+        raise ConfigError(f"{run.cfg.DATASETS.TEST[0]} has no image {image}")
     teacher = run.reader(run.teacher, teacher_layers)
     students = {name: run.reader(net, student_layers) for name, net in run.students.items()}
     for name, student in students.items():
         found = layer_similarity(student, teacher, run.inputs(images or IMAGES), pool="cells")
         title = f"CKA between layers, {name}, {run.cfg.DATASETS.TEST[0]}"
         yield f"layers_{_slug(name)}", heatmap_figure(*found, title, row_label=name)
-    yield from _patch_figures(run, image)
+    for name, figure in _patch_figures(run, inputs, f"image {image}"):
+        yield f"patches_{name}", figure
 
 
-def _patch_figures(run: DetectionRun, index: int) -> Iterator[tuple[str, Figure]]:
-    inputs = next(run.inputs(1, index), None)
-    if inputs is None:
-        raise ConfigError(f"{run.cfg.DATASETS.TEST[0]} has no image {index}")
+def _patch_figures(
+    run: DetectionRun, inputs: list[dict], image: str
+) -> Iterator[tuple[str, Figure]]:
+    """By the names of the losses of PatchCKA."""
     taught = run.reader(run.teacher)(inputs)
     learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
     pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
@@ -182,13 +186,10 @@ def _patch_figures(run: DetectionRun, index: int) -> Iterator[tuple[str, Figure]
         options = {k: v for k, v in loss.options.items() if k not in ("inter", "gather")}
         (p, q), kind = options["patch_size"], "centred" if options["center"] else "uncentred"
         title = (
-            f"{pair.student}, image {index}: patches of {p}x{q} cells, grouping "
+            f"{pair.student}, {image}: patches of {p}x{q} cells, grouping "
             f"{options['grouping']}, {kind}"
         )
-        yield (
-            f"patches_{key}",
-            gram_figure(pixels, maps, stride=pair.stride, title=title, **options),
-        )
+        yield key, gram_figure(pixels, maps, stride=pair.stride, title=title, **options)
 
 
 def _config(folder: str | Path) -> CfgNode:
