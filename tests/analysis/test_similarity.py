@@ -132,11 +132,13 @@ def test_what_goes_on_in_place_is_not_misread():
 
 def test_reader_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
+    model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     reader = LayerReader(model, ["1"])
     outputs = reader(torch.randn(6, 3))
     assert torch.equal(reader(torch.ones(6, 3))["1"], reader(torch.ones(6, 3))["1"])
-    assert not outputs["1"].requires_grad and model.training and model[2].training
+    assert not outputs["1"].requires_grad
+    assert model.training and model[2].training and not model[1].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     with pytest.raises(RuntimeError):

@@ -22,7 +22,7 @@ class LayerReader:
         reader(images)["layer1"]
 
     Args:
-        model: is left in the mode it had.
+        model: is left in the mode it had, and so is every part of it.
         layers: paths of submodules; or modules by name, where one may also give a mapping, whose
             entries then count by their own names.
         forward: runs the model on a batch; None calls it.
@@ -56,13 +56,14 @@ class LayerReader:
         Raises:
             ValueError: a layer that did not run, or gave something else than a tensor.
         """
-        training = self.model.training
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with self._taps.record() as outputs:
                 self._forward(batch)
         finally:
-            self.model.train(training)
+            for module, training in modes:
+                module.training = training
         for name in self.names:
             if not isinstance(outputs.get(name), Tensor):
                 found = "did not run" if name not in outputs else "gives no tensor"
