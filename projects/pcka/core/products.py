@@ -54,8 +54,8 @@ def _by_gram_matrices(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool
 
 
 def _gram(x: Tensor, debiased: bool) -> Tensor:
-    x = x.double()
-    x = x - x.mean(0)
+    x = x.to(torch.float64, copy=True)
+    x -= x.mean(0)
     gram = x @ x.T
     return gram.fill_diagonal_(0) if debiased else gram
 
