@@ -13,10 +13,12 @@ from torch import Tensor
 
 from pcka.analysis.curves import Curve
 from pcka.analysis.page import Picture, Section
+from pcka.analysis.relations import relations_section
 from pcka.analysis.training import training_section
 from pcka.comparison.run import Run
 from pcka.errors import ConfigError
 
+from .analysis import draw_pictures
 from .checkpoints import CheckpointError, load_weights
 from .config import Config
 from .data import Data, build_data
@@ -49,7 +51,8 @@ def report_sections(
         option="train.gradient_every",
     )
     predictions = predictions_section(firsts, teacher, images)
-    return [accuracy_section(students, teacher), training, predictions]
+    relations = relations_section(firsts, draw_pictures)
+    return [accuracy_section(students, teacher), training, relations, predictions]
 
 
 def accuracy_section(students: Mapping[str, Sequence[Run]], teacher: Run | None) -> Section:

@@ -9,6 +9,12 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "projects" / "pcka" / "core"
 
 
+def output_of(code):
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 def test_core_imports_torch_alone():
     allowed = {"torch", *sys.stdlib_module_names}
     for path in CORE.rglob("*.py"):
@@ -30,9 +36,7 @@ def test_core_works_without_detectron2():
         "print(pcka.core.patch_cka(torch.ones(1, 2, 8, 8), torch.ones(1, 2, 8, 8), patch_size=2,"
         " center=False).item())"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout) == 1.0
+    assert float(output_of(code)) == 1.0
 
 
 def test_classification_works_without_detectron2():
@@ -43,8 +47,17 @@ def test_classification_works_without_detectron2():
         "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
         "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
+    output_of(code)
+
+
+def test_analysis_needs_no_task():
+    code = (
+        "import sys\n"
+        "for name in ('detectron2', 'torchvision', 'classification'): sys.modules[name] = None\n"
+        "import pcka.analysis\n"
+        "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
+    )
+    output_of(code)
 
 
 def test_nothing_imports_tools_or_tests():

@@ -8,6 +8,9 @@ Map of the package (nothing is imported here):
 ``pcka.detection``
     the Detectron2 side. Importing it registers the meta-architecture ``DistilledDetector``,
     the backbones and the data sets that the configs name.
+``pcka.analysis``
+    CKA between all layers of two networks, and pictures of it and of Gram matrices; for any torch
+    models.
 ``pcka.comparison``
     runs over seeds, and what they show: comparisons and ablations, for both sides.
 ``pcka.analysis``

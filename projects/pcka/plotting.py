@@ -28,3 +28,11 @@ def plain_axes(axes: Axes, *, grid: str = "y") -> None:
 def fitting_size(text: str, width: float, size: float) -> float:
     """A font size at which a line of text is no wider than ``width`` inches, roughly."""
     return min(size, width * 72 / (0.56 * max(len(text), 1)))
+
+
+def title_above(figure: Figure, title: str) -> None:
+    """The title in the upper left corner."""
+    width, height = figure.get_size_inches()
+    size = min(13.0, 110 * width / max(len(title), 1))
+    place = 0.15 / width, 1 - 0.12 / height
+    figure.text(*place, title, size=size, weight="bold", color=INK, va="top")

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from training_runs import noise_images
 
 from classification.comparison import TASK
 from classification.figures import accuracy_figure
@@ -26,16 +25,8 @@ RCKA = str(ROOT / "configs" / "classification" / "methods" / "rcka.yaml")
 @pytest.fixture
 def comparison_yaml(tmp_path):
     """Two classes of 8x8 noise, one epoch, ResNet-8 throughout."""
-    noise = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for index in range(8):
-                pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
     pair = {
-        "data": {"name": "folder", "root": str(tmp_path / "images")},
+        "data": {"name": "folder", "root": noise_images(tmp_path / "images", 8)},
         "student": {"name": "resnet8"},
         "teacher": {"name": "resnet8", "min_accuracy": 0},
         "output_dir": "unused",

@@ -94,15 +94,18 @@ def page(runs):
 
 @needs_chromium
 def test_sound_in_a_browser(page, tmp_path):
-    assert look(page, tmp_path, width=360) == {"problems": [], "pictures": 3, "width": 360}
+    assert look(page, tmp_path, width=360) == {"problems": [], "pictures": 6, "width": 360}
 
 
 def test_the_page(runs, page):
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
     assert headings == [
-        "Results", "Accuracy", "During training", "Predictions", "Config differences", "Provenance",
+        "Results", "Accuracy", "During training", "Relations", "Predictions",
+        "Config differences", "Provenance",
     ]  # fmt: skip
-    assert page.count("<img ") == 3 and "1 is that of the cross-entropy" in page
+    assert page.count("<img ") == 6 and "1 is that of the cross-entropy" in page
+    for name in ("layers student alone", "layers distilled student", "logits"):
+        assert f'alt="{name}, of taught"' in page
     assert '<th scope="row">terms.kd.loss</th><td>–</td><td>KD</td>' in page
     environment = json.loads((runs / "alone" / "environment.json").read_text())
     assert environment["torch"] in page and environment["git"] in page

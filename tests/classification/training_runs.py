@@ -11,8 +11,10 @@ import signal
 import sys
 from functools import cache
 
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 
 import classification.data
@@ -105,6 +107,19 @@ def make_config(path, tree=(), *opts):
 def make_distiller(cfg):
     data = build_data(cfg.data, batch_size=cfg.train.batch_size, seed=cfg.seed, device="cpu")
     return build_distiller(cfg, data, CPU), data
+
+
+def noise_images(root, per_class):
+    """``train`` and ``val`` with so many 8x8 images of each of two classes."""
+    noise = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return str(root)
 
 
 def weights(folder, name="student.pth"):

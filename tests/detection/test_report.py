@@ -91,7 +91,10 @@ def test_a_run_by_the_command(runs, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "page.html").read_text()
-    curves, boxes = images_of(page)
+    curves, *relations, boxes = images_of(page)
+    layers = ["layers student before, of taught", "layers distilled student, of taught"]
+    assert relations[:2] == layers and relations[2:]
+    assert all(name.startswith("patches pcka") for name in relations[2:])
     assert "share of the loss" in curves
     assert boxes == "Boxes on 2 images, side by side: ground truth, taught, teacher"
     assert "<h1>&lt;Mine&gt;</h1>" in page and "Gradients are norms" in page
@@ -102,7 +105,7 @@ def test_a_run_by_the_command(runs, tmp_path):
 
 
 def test_runs_beside_each_other(page):
-    assert images_of(page)[1].endswith("ground truth, alone, taught, teacher")
+    assert images_of(page)[-1].endswith("ground truth, alone, taught, teacher")
     assert "The 1 of 9 images on which alone and taught differ most" in page
     [differences] = re.findall(r'<th scope="row">MODEL.PCKA.LOSS_WEIGHT</th>(.*?)</tr>', page)
     assert differences == "<td>0.0</td><td>1.0</td>"
@@ -111,12 +114,15 @@ def test_runs_beside_each_other(page):
 
 @needs_chromium
 def test_sound_in_a_browser(page, tmp_path):
-    assert look(page, tmp_path, width=360) == {"problems": [], "pictures": 2, "width": 360}
+    pictures = len(images_of(page))
+    assert pictures > 4
+    assert look(page, tmp_path, width=360) == {"problems": [], "pictures": pictures, "width": 360}
 
 
 def test_a_run_that_was_not_taught(runs):
     page = report_page([runs / "alone"])
     assert len(images_of(page)) == 1 and "none was taught" in page
+    assert "<p>No run here was taught.</p>" in page
     assert "The teacher is not shown: no run here was taught." in page
 
 

@@ -36,7 +36,7 @@ from .losses import (
     rkd_loss,
     sp_loss,
 )
-from .meter import CKAMeter
+from .meter import CKAMatrix, CKAMeter
 from .schedules import Schedule
 from .taps import Taps
 from .term_spec import TermSpec
@@ -53,6 +53,7 @@ __all__ = [
     "RCKA",
     "RKD",
     "SP",
+    "CKAMatrix",
     "CKAMeter",
     "DistillTerms",
     "FeatureCKA",

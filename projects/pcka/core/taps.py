@@ -19,10 +19,16 @@ class Taps:
     A module that returns a mapping (a detectron2 backbone) contributes its entries by their own
     names, one that returns a tensor contributes it by the name given here. Hooks are there only
     inside ``record``, so nothing is kept alive between steps and copies of the model are clean.
+
+    Args:
+        modules: by the names of their outputs.
+        copy: record copies. A model that goes on in place, such as one with
+            ``ReLU(inplace=True)``, would otherwise change what was recorded.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module]):
+    def __init__(self, modules: Mapping[str, nn.Module], *, copy: bool = False):
         self.modules = dict(modules)
+        self.copy = copy
 
     @contextmanager
     def record(self) -> Iterator[dict[str, Tensor]]:
@@ -31,7 +37,13 @@ class Taps:
 
         def hook_for(name: str):
             def hook(module, args, output):
-                features.update(output if isinstance(output, Mapping) else {name: output})
+                found = output if isinstance(output, Mapping) else {name: output}
+                if self.copy:
+                    found = {
+                        key: value.clone() if isinstance(value, Tensor) else value
+                        for key, value in found.items()
+                    }
+                features.update(found)
 
             return hook
 

@@ -42,6 +42,10 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # List of terms; keys and defaults of an entry: see `terms.term_template`.
     pcka.TERMS = []
 
+    # Every so many iterations the pictures of tools/pictures.py, over the first images of
+    # DATASETS.TEST[0], go to TensorBoard; 0: never.
+    pcka.PICTURE_PERIOD = 0
+
     # Of mixed precision (SOLVER.AMP.ENABLED): float16, detectron2's, or bfloat16.
     cfg.SOLVER.AMP.DTYPE = "float16"
 

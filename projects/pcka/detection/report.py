@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from ..analysis.page import Picture, Section
+from ..analysis.relations import relations_section
 from ..analysis.training import training_section
 from ..comparison.run import Run
 from ..errors import ConfigError
+from .analysis import draw_pictures
 from .matching import above_threshold, match
 from .metrics import read_scalars
 from .picture import (
@@ -34,7 +36,8 @@ def report_sections(
         own="the detector's own losses",
         option="MODEL.PCKA.GRADIENT_PERIOD",
     )
-    return [training, detections_section(firsts, teacher, images)]
+    relations = relations_section(firsts, draw_pictures)
+    return [training, relations, detections_section(firsts, teacher, images)]
 
 
 def detections_section(runs: Mapping[str, Run], teacher: Run | None, images: int) -> Section:

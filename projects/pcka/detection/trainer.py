@@ -120,8 +120,16 @@ class Trainer(DefaultTrainer):
             hooks.insert(0, TeacherCheckHook())
         if comm.get_world_size() > 1:
             hooks.insert(0, UnusedParametersHook())
+        if not comm.is_main_process():
+            return hooks
+        period = self.cfg.MODEL.PCKA.PICTURE_PERIOD
+        if period > 0 and distils(self.cfg) and self.cfg.DATASETS.TEST:
+            # Here, as drawing takes time to import; first, before the writers write.
+            from .picture_hook import PictureHook
+
+            hooks.insert(0, PictureHook(period))
         # Last, after the final evaluation.
-        return [*hooks, SummaryHook()] if comm.is_main_process() else hooks
+        return [*hooks, SummaryHook()]
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:

@@ -1,0 +1,144 @@
+"""CKA between every layer of a student and of a teacher, over a data set.
+
+Letters: B images, C channels, (H, W) map; N samples, D features; Ls and Lt layers.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core import CKAMatrix
+from ..core.patches import check_choice
+from ..core.products import all_products
+from .layers import LayerReader
+
+POOLS = ("mean", "flatten", "cells")
+
+
+class LayerSimilarity(NamedTuple):
+    """CKA ``(Ls, Lt)`` in float64, with the names of the student's and the teacher's layers."""
+
+    values: Tensor
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def layer_similarity(
+    student: LayerReader,
+    teacher: LayerReader,
+    batches: Iterable[Any],
+    *,
+    pool: str = "mean",
+    debiased: bool = True,
+    minibatch: bool = False,
+) -> LayerSimilarity:
+    """Compare every layer of one network with every layer of another.
+
+    The result is that of all samples at once, however they come in batches.
+
+    Args:
+        student, teacher: see :class:`LayerReader`; both get each batch.
+        batches: what they take.
+        pool: what a sample is, and its features. ``mean``: an image, by its map averaged over the
+            cells, ``(C,)``. ``flatten``: an image, by its whole map, ``(C H W,)``; all features are
+            kept until the end, unless ``minibatch``. ``cells``: a cell of an image, ``(C,)``; of
+            two maps the finer is averaged to the cells of the coarser and both are cut to the
+            extent that both cover, as padding lies to the right and below. Vectors ``(B, D)`` are
+            taken as they are by the first two.
+        debiased, minibatch: see :class:`pcka.core.CKAMatrix`.
+
+    Raises:
+        ValueError: too few samples (debiased: 4), an unknown ``pool``, layers that it cannot take.
+    """
+    check_choice("pool", pool, POOLS)
+    options = {"debiased": debiased, "minibatch": minibatch}
+    if pool == "cells":
+        values = _by_cells(student, teacher, batches, options)
+    elif pool == "flatten" and not minibatch:
+        values = _of_all(student, teacher, batches, debiased)
+    else:
+        meter = CKAMatrix(**options)
+        for batch in batches:
+            meter.update(*(_per_image(side(batch), pool) for side in (student, teacher)))
+        values = meter.compute()
+    return LayerSimilarity(values.cpu(), student.names, teacher.names)
+
+
+def _of_all(student, teacher, batches, debiased: bool) -> Tensor:
+    """For features too many for their moments: ``N D`` numbers are kept per layer."""
+    kept: tuple[list, list] = [], []
+    for batch in batches:
+        for rows, side in zip(kept, (student, teacher), strict=True):
+            rows.append(_per_image(side(batch), "flatten"))
+    sides = [[torch.cat(parts) for parts in zip(*rows, strict=True)] for rows in kept]
+    least = 4 if debiased else 2
+    if not kept[0] or len(sides[0][0]) < least:
+        raise ValueError(f"CKA needs {least} images or more")
+    return all_products(*sides, debiased=debiased).cka()
+
+
+def _per_image(features: Mapping[str, Tensor], pool: str) -> list[Tensor]:
+    """One row per image: ``(B, ...)`` -> ``(B, D)`` of each layer."""
+    rows = []
+    for name, value in features.items():
+        if pool == "mean" and value.dim() == 4:
+            value = value.mean((2, 3))
+        elif pool == "mean" and value.dim() != 2:
+            raise ValueError(
+                f"layer {name!r} gives {tuple(value.shape)}: pool='mean' takes maps (B, C, H, W) "
+                "and vectors (B, D); take pool='flatten'"
+            )
+        rows.append(value.flatten(1))
+    return rows
+
+
+def _by_cells(student, teacher, batches, options: dict) -> Tensor:
+    """A meter per stride: pairs whose coarser map has it are read from there."""
+    strides = []
+    for side in (student, teacher):
+        if side.strides is None:
+            raise ValueError("pool='cells' needs strides: LayerReader(..., strides=...)")
+        strides.append(list(side.strides.values()))
+    # Where one network has no map that fine there is no pair.
+    floor = max(min(side) for side in strides)
+    meters = {g: CKAMatrix(**options) for g in sorted({*strides[0], *strides[1]}) if g >= floor}
+    for batch in batches:
+        maps = student(batch), teacher(batch)
+        for grid, meter in meters.items():
+            pooled = [
+                _pool_to(grid, features, side.strides)
+                for features, side in zip(maps, (student, teacher), strict=True)
+            ]
+            extent = [min(m.shape[axis] for side in pooled for m in side) for axis in (2, 3)]
+            meter.update(*(
+                [m[..., : extent[0], : extent[1]].permute(0, 2, 3, 1).flatten(0, 2) for m in side]
+                for side in pooled
+            ))  # fmt: skip
+    values = torch.empty(len(strides[0]), len(strides[1]), dtype=torch.float64)
+    for grid, meter in meters.items():
+        found = iter(meter.compute().flatten().tolist())
+        for i, s in enumerate(strides[0]):
+            for j, t in enumerate(strides[1]):
+                if max(s, t) <= grid:
+                    value = next(found)
+                    if max(s, t) == grid:
+                        values[i, j] = value
+    return values
+
+
+def _pool_to(grid: int, maps: Mapping[str, Tensor], strides: Mapping[str, int]) -> list[Tensor]:
+    """The maps of stride ``grid`` or finer, ``(B, C, H, W)``, averaged to that stride."""
+    pooled = []
+    for name, value in maps.items():
+        factor, rest = divmod(grid, strides[name])
+        if rest:
+            if strides[name] < grid:
+                raise ValueError(
+                    f"layer {name!r} of stride {strides[name]} has no whole cells of stride {grid}"
+                )
+            continue
+        pooled.append(F.avg_pool2d(value, factor, ceil_mode=True))
+    return pooled
