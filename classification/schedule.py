@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 
-from .config import TrainConfig
+from .config_sections import TrainConfig
 
 
 def learning_rate(cfg: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcka.errors import ConfigError
 
-from ..config import DataConfig
+from ..config_sections import DataConfig
 from .batches import split_per_class
 from .cifar import read_cifar
 from .digits import read_digits

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from classification.config import DataConfig
+from classification.config_sections import DataConfig
 from classification.data import build_data
 from classification.data.batches import generator, split_per_class, train_spans
 from classification.data.digits import read_digits

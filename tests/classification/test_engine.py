@@ -20,7 +20,7 @@ from training_runs import (
 )
 
 from classification import engine as engine_module
-from classification.config import TrainConfig
+from classification.config_sections import TrainConfig
 from classification.data import build_data
 from classification.data.batches import seed_of
 from classification.engine import Engine

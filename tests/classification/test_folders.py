@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from classification.config import DataConfig
+from classification.config_sections import DataConfig
 from classification.data import build_data
 from classification.data.files import FileTrainLoader
 from classification.data.tensors import TensorTrainLoader
