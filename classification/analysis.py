@@ -16,6 +16,7 @@ from pcka.comparison.folders import weights_of_run
 from pcka.core import DistillTerms, LogitCKA
 from pcka.errors import ConfigError
 
+from .building import build_distiller
 from .checkpoints import load_weights
 from .config import Config, load_config
 from .data import Data, build_data
@@ -23,7 +24,6 @@ from .distiller import LOGITS, Teacher
 from .models import create_model, feature_modules
 from .processes import Process
 from .records import CONFIG
-from .train import build_distiller
 
 IMAGES = 512  # over which layers are compared
 _BATCH = 16  # small, so that batches spread over a set that is sorted by class
@@ -119,7 +119,18 @@ def draw_pictures(
     Raises:
         ConfigError: see :func:`open_run`, or a layer that is not there.
     """
-    run = open_run(folder, alone=alone)
+    layers = {"student_layers": student_layers, "teacher_layers": teacher_layers}
+    yield from figures(open_run(folder, alone=alone), images=images, **layers)
+
+
+def figures(
+    run: ClassificationRun,
+    *,
+    images: int | None = None,
+    student_layers: Sequence[str] = (),
+    teacher_layers: Sequence[str] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Those of :func:`draw_pictures`, of a run that is open."""
     teacher = run.reader(run.teacher, teacher_layers)
     students = {name: run.reader(model, student_layers) for name, model in run.students.items()}
     for name, student in students.items():

@@ -139,8 +139,10 @@ class TrainConfig:
         checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
         log_every: steps between two looks at the losses, which stop the run if one is not finite.
         gradient_every: steps between two measurements of the terms' gradients beside the
-            cross-entropy's, at the features that the terms read; 0 measures none. Not under
-            ``compile``, whose graph has no gradient at a feature within it.
+            cross-entropy's, at the features that the terms read; 0 measures none. Neither this
+            nor the next under ``compile``, whose graph does not show its features.
+        picture_every: epochs between two sets of the pictures of ``tools/pictures.py`` in
+            TensorBoard, where a teacher teaches; 0 draws none. A multiple of ``eval_every``.
     """
 
     epochs: int = 240
@@ -164,17 +166,22 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
     log_every: int = 50
     gradient_every: int = 0
+    picture_every: int = 0
 
     def __post_init__(self):
         for key in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):
             check(getattr(self, key) >= 1, f"train.{key}", "at least 1", getattr(self, key))
         every = self.gradient_every
         check(every >= 0, "train.gradient_every", "steps, or 0 for off", every)
-        if every and self.compile:
-            raise ConfigError(
-                "train.gradient_every needs the gradients at features, which a compiled network "
-                "does not give: set train.compile false, or train.gradient_every 0"
-            )
+        pictures = self.picture_every
+        fits = pictures >= 0 and pictures % self.eval_every == 0
+        check(fits, "train.picture_every", "a multiple of train.eval_every, or 0 for off", pictures)
+        for key in ("gradient_every", "picture_every"):
+            if getattr(self, key) and self.compile:
+                raise ConfigError(
+                    f"train.{key} reads features within the network, which a compiled one does not "
+                    f"give: set train.compile false, or train.{key} 0"
+                )
         for key in ("lr", "gamma"):
             check(getattr(self, key) > 0, f"train.{key}", "positive", getattr(self, key))
         minutes = self.checkpoint_minutes

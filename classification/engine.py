@@ -6,7 +6,6 @@ checkpoint ends, on a CPU, in the same bits as one that was not.
 """
 
 import logging
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pcka.core import loss_shares
 from pcka.core.schedules import progress_at
 
+from .analysis import ClassificationRun, figures
 from .config import Config, to_dict
 from .data import Data
 from .data.batches import seed_of
@@ -36,6 +36,7 @@ from .records import (
     STUDENT_EMA,
     SUMMARY,
     save_weights,
+    summarize,
     write_json,
     write_metrics,
 )
@@ -201,6 +202,11 @@ class Engine:
             write_metrics(self.folder / METRICS, self.history)
             for key, value in row.items():
                 writer.add_scalar(key, value, self.step)
+            every = self.cfg.train.picture_every
+            if self.distiller.distill is not None and every and (epoch + 1) % every == 0:
+                sides = {"student": self.student}, self.distiller.teacher, self.distiller.distill
+                for name, figure in figures(ClassificationRun(self.cfg, *sides, self.data)):
+                    writer.add_figure(name, figure, self.step)
         logger.info(
             "epoch %d of %d: loss %.3f, top-1 %.2f, top-5 %.2f, %.0f images/s", row["epoch"],
             self.cfg.train.epochs, sum(means.values()), row["top1"], row["top5"],
@@ -240,18 +246,8 @@ class Engine:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _finish(self) -> dict[str, Any]:
-        """Write the student's weights and the summary: the last figures, and the best beside."""
-        last, best = self.history[-1], max(self.history, key=lambda row: row["top1"])
-        keys = ("epoch", "top1", "top5", "ema_top1", "ema_top5")
-        summary = {
-            "last": {key: last[key] for key in keys if key in last},
-            "best": {key: best[key] for key in ("epoch", "top1", "top5")},
-            "seed": self.cfg.seed,
-            "epochs": self.cfg.train.epochs,
-            "parameters": sum(p.numel() for p in self.student.parameters()),
-            "images_per_second": statistics.mean(r["images_per_second"] for r in self.history),
-            "device": str(self.process.device),
-        }
+        """Write the student's weights and the summary."""
+        summary = summarize(self.cfg, self.history, self.student, self.process.device)
         if self.process.is_main:
             save_weights(self.student, self.folder / STUDENT)
             if self.ema is not None:

@@ -8,6 +8,7 @@
 import csv
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,23 @@ def accuracy_curve(folder: Path) -> tuple[list[int], list[float]]:
     """Epochs and top-1 of a run."""
     rows = read_metrics(folder)
     return [int(row["epoch"]) for row in rows], [float(row["top1"]) for row in rows]
+
+
+def summarize(
+    cfg: Config, history: list[dict[str, float]], student: nn.Module, device: torch.device
+) -> dict[str, Any]:
+    """A finished run in a few figures: the last ones, and the best beside."""
+    last, best = history[-1], max(history, key=lambda row: row["top1"])
+    keys = ("epoch", "top1", "top5", "ema_top1", "ema_top5")
+    return {
+        "last": {key: last[key] for key in keys if key in last},
+        "best": {key: best[key] for key in ("epoch", "top1", "top5")},
+        "seed": cfg.seed,
+        "epochs": cfg.train.epochs,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "images_per_second": statistics.mean(row["images_per_second"] for row in history),
+        "device": str(device),
+    }
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

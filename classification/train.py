@@ -17,19 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from pcka.errors import ConfigError
 
-from .checkpoints import CheckpointError, load_weights
+from .building import build_distiller, build_network, build_run_data, check_teacher
+from .checkpoints import CheckpointError
 from .config import Config, load_config
-from .data import Data, build_data
-from .data.batches import seed_of, share_of, train_spans
-from .distiller import Distiller, Teacher, build_terms
+from .data import Data
+from .data.batches import share_of, train_spans
+from .distiller import Distiller
 from .engine import Engine
 from .evaluate import Accuracy, evaluate
-from .models import create_model
 from .processes import Process, join_processes
 from .records import STUDENT, describe_run, open_folder, read_summary, result_line
 
@@ -72,7 +69,7 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
     if summary is not None:
         logger.info("%s is finished: %s", folder, result_line(summary))
         return summary
-    data = _build_data(cfg, process)
+    data = build_run_data(cfg, process)
     distiller = build_distiller(cfg, data, process)
     _check_last_batch(cfg, distiller, data, process)
     engine = Engine(cfg, data, distiller, process, folder)
@@ -114,76 +111,11 @@ def evaluate_student(cfg: Config, process: Process) -> Accuracy:
     weights = cfg.student.weights or str(Path(cfg.output_dir) / STUDENT)
     if not Path(weights).is_file():
         raise ConfigError(f"no weights to evaluate at {weights}: set student.weights")
-    data = _build_data(cfg, process)
-    student = _build_model("student", cfg.student.name, weights, data)
+    data = build_run_data(cfg, process)
+    student = build_network("student", cfg.student.name, weights, data)
     accuracy = evaluate(student.to(process.device), data.val, process)
     logger.info("%s: %s", cfg.student.name, accuracy)
     return accuracy
-
-
-def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
-    """Student and, where a term is on, teacher and terms, on the process's device.
-
-    The student starts the same with and without a teacher.
-    """
-    torch.manual_seed(seed_of(cfg.seed))
-    student = _build_model("student", cfg.student.name, cfg.student.weights, data)
-    options = {"ce_weight": cfg.ce_weight, "label_smoothing": cfg.train.label_smoothing}
-    if not cfg.distils:
-        return Distiller(student, **options).to(process.device)
-    if not cfg.teacher.weights:
-        raise ConfigError("teacher.weights is empty, and random weights teach nothing: name a file")
-    teacher = _build_model("teacher", cfg.teacher.name, cfg.teacher.weights, data)
-    try:
-        terms, names = build_terms(cfg.terms, student, teacher, data.image_size)
-    except ValueError as error:
-        raise ConfigError(f"terms: {error}") from error
-    teacher = Teacher(
-        teacher.to(process.device),
-        names,
-        mean=cfg.teacher.mean or cfg.data.mean,
-        std=cfg.teacher.std or cfg.data.std,
-        data_mean=cfg.data.mean,
-        data_std=cfg.data.std,
-    )
-    return Distiller(student, teacher, terms, **options).to(process.device)
-
-
-def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -> None:
-    """Measure the teacher on the evaluated images and stop below ``teacher.min_accuracy``."""
-    accuracy = evaluate(teacher.model, data.val, process, transform=teacher.normalize)
-    chance = 100 / len(data.classes)
-    least = cfg.teacher.min_accuracy
-    if least is None:
-        least = min(chance + 5, 2 * chance)
-    if accuracy.top1 < least:
-        raise ConfigError(
-            f"the teacher {cfg.teacher.name} reaches {accuracy}, less than {least:.2f} (chance is "
-            f"{chance:.2f}): was {cfg.teacher.weights} trained on these classes, in this order, "
-            "with this mean and std? See teacher.mean, teacher.std, teacher.min_accuracy"
-        )
-    logger.info("teacher %s: %s", cfg.teacher.name, accuracy)
-
-
-def _build_data(cfg: Config, process: Process) -> Data:
-    return build_data(
-        cfg.data,
-        batch_size=cfg.train.batch_size,
-        seed=cfg.seed,
-        device=process.device,
-        rank=process.rank,
-        world_size=process.world_size,
-    )
-
-
-def _build_model(side: str, name: str, weights: str, data: Data) -> nn.Module:
-    try:
-        model = create_model(name, len(data.classes))
-    except ValueError as error:
-        raise ConfigError(f"{side}.name: {error}") from error
-    if weights:
-        logger.info("%s: %s", side, load_weights(model, weights))
-    return model
 
 
 def _check_last_batch(cfg: Config, distiller: Distiller, data: Data, process: Process) -> None:

@@ -130,6 +130,8 @@ def test_differences(distilled):
         (["train.wd", "1"], r"did you mean train.weight_decay\?"),
         (["train.gradient_every", "-1"], r"train.gradient_every is steps, or 0 for off, got -1"),
         (["train.gradient_every", "1", "train.compile", "true"], "set train.compile false"),
+        (["train.picture_every", "1", "train.compile", "true"], "set train.compile false"),
+        (["train.picture_every", "3", "train.eval_every", "2"], "a multiple of train.eval_every"),
         (["train.epoch", "1"], r"did you mean train.epochs\?"),
         (["data.batch_size", "1"], r"did you mean train.batch_size\?"),
         (["techer.name", "x"], r"techer: unknown key, did you mean teacher\?"),

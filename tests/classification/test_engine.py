@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training_runs import (
     CPU,
@@ -103,6 +104,24 @@ def test_measured_gradients_change_nothing_else(tmp_path, amp):
         losses = {k: float(v) for k, v in on.items() if k.startswith("loss_")}
         share = losses["loss_fcka_last"] / sum(losses.values())
         assert float(on["share/fcka_last"]) == pytest.approx(share, rel=1e-9)
+
+
+def test_pictures_in_tensorboard_change_nothing_else(tmp_path):
+    tree = {
+        "teacher": save_teacher(tmp_path / "t.pth"),
+        "terms": [TERMS["kd"]],
+        "train": {"epochs": 2, "milestones": [1]},
+        "student": {"name": "tiny_dropout"},
+    }
+    for name, every in (("off", 0), ("on", 2)):
+        train(make_config(tmp_path / name, tree, "train.picture_every", str(every)), CPU)
+    assert equal(weights(tmp_path / "off"), weights(tmp_path / "on"))
+    pictures = {}
+    for name in ("off", "on"):
+        events = EventAccumulator(str(tmp_path / name / "tensorboard")).Reload()
+        tags = events.Tags()["images"]
+        pictures[name] = {tag: [e.step for e in events.Images(tag)] for tag in tags}
+    assert pictures == {"off": {}, "on": {"layers_student": [10], "logits": [10]}}
 
 
 def test_gradients_are_the_mean_of_the_measured_steps(tmp_path):

@@ -19,9 +19,11 @@ from torch import nn
 
 import classification.data
 from classification import models
+from classification.building import build_distiller
 from classification.config import load_config
+from classification.data import build_data
 from classification.processes import Process
-from classification.train import build_data, build_distiller, main, train
+from classification.train import main, train
 
 CPU = Process(torch.device("cpu"))
 # A tenth of the training images, 145: four batches of 32 and one of 17.
