@@ -5,6 +5,7 @@ What is best on the images "tune" is weight 3; on "val" it would be weight 10.
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -85,6 +86,7 @@ def train(files, opts, resume):
     cfg = TASK.load(files, opts)
     folder = Path(cfg["output_dir"])
     (folder / "config.json").write_text(json.dumps(cfg))
+    (folder / "pid").write_text(str(os.getpid()))
     begun = len(_lines(folder / "checkpoint"))
     if bool(begun) != resume:
         sys.exit("resumed without a checkpoint, or not resumed with one")
