@@ -12,10 +12,11 @@ from training_runs import BASE, CPU, TERMS, add_tiny_models, make_config, save_t
 
 from classification import engine as engine_module
 from classification import records
+from classification.data import build_data
 from classification.evaluate import Accuracy, evaluate
 from classification.models import create_model
 from classification.processes import Process, join_processes
-from classification.train import build_data, train
+from classification.train import train
 from pcka.errors import ConfigError
 
 WORLD = 2
