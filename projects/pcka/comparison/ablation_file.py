@@ -90,7 +90,7 @@ class _SettingReader:
         check_keys(entry, (*ENTRY, *known), required=("CONFIG_FILE",), where=where)
         axes, tune = self._choices(entry, where)
         recipe = {key: value for key, value in entry.items() if key in ENTRY}
-        tuned = " and ".join(key.rsplit(".", 1)[-1] for key in keys_of(tune))
+        tuned = " and ".join(dict.fromkeys(key.rsplit(".", 1)[-1] for key in keys_of(tune)))
         settings = []
         for point, pairs in grid(axes):
             name = ", ".join([label, *(f"{axis}={value}" for axis, value in point.items())])
