@@ -55,7 +55,7 @@ def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "b
     if resize == "pad":
         x = F.pad(x, (0, v * q - width, 0, u * p - height))
     else:
-        x = bilinear(x, u * p, v * q, p)
+        x = bilinear(x, u * p, v * q)
     patches = x.new_empty(groups, u * v, features)
     _cells(patches, sizes, grouping).copy_(x.reshape(b, c, u, p, v, q))
     return patches
@@ -75,7 +75,7 @@ def from_patches(
     x = cells.reshape(b, c, u * p, v * q)
     if resize == "pad":
         return x[..., :height, :width]
-    return bilinear_adjoint(x, height, width, p)
+    return bilinear_adjoint(x, height, width)
 
 
 def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:

@@ -1,9 +1,9 @@
-"""Bilinear resizing as products with banded matrices.
+"""Bilinear resizing and its adjoint, as products with banded matrices.
 
-An output cell depends on two input cells, so the matrix of a resize is a band: cut into blocks it
-is a few small GEMMs, faster than aten's kernel on CPU, the adjoint (its transpose) too, and
-deterministic on CUDA, where aten's adjoint is not. The weights are computed in float64. On a GPU
-there is one block: a launch costs more than the zeros.
+An output cell depends on two input cells, so the matrix of a resize is a band. Rows lie whole in
+memory: a few of them are mixed into one. Columns do not: the band, cut into blocks, is a few small
+GEMMs. Faster than aten's kernels on CPU, and deterministic on CUDA, where aten's adjoint is not.
+The weights are computed in float64. On a GPU there is one block: a launch costs more than zeros.
 
 Shapes: B images, C channels, (H, W) map.
 """
@@ -17,42 +17,38 @@ from torch import Tensor
 _COLUMNS = 16
 
 
-def resize(x: Tensor, height: int, width: int, patch_height: int) -> Tensor:
-    """``(B, C, H, W) -> (B, C, height, width)`` as ``F.interpolate(mode="bilinear")`` does it.
-
-    Args:
-        patch_height: rows that are computed together, a divisor of the height.
-    """
+def resize(x: Tensor, height: int, width: int) -> Tensor:
+    """``(B, C, H, W) -> (B, C, height, width)`` as ``F.interpolate(mode="bilinear")`` does it."""
     b, c, h, w = x.shape
-    if w != width:
-        rows = x.reshape(-1, w)
-        blocks = _column_blocks(w, width, x.dtype, x.device)
-        rows = torch.cat([rows[:, used] @ weights.T for used, _, weights in blocks], 1)
-        x = rows.view(b, c, h, width)
     if h != height:
-        used, weights = _row_blocks(h, height, patch_height, x.dtype, x.device)
-        windows = x if len(weights) == 1 else x.index_select(2, used)
-        windows = windows.reshape(-1, weights.shape[2], width)
-        x = torch.bmm(weights.repeat(b * c, 1, 1), windows).view(b, c, height, width)
-    return x
+        x = _mix_rows(x, _row_taps(h, height, False, x.dtype, x.device))
+    if w == width:
+        return x
+    rows = x.reshape(-1, w)
+    blocks = _column_blocks(w, width, x.dtype, x.device)
+    rows = torch.cat([rows[:, used] @ weights.T for used, _, weights in blocks], 1)
+    return rows.view(b, c, height, width)
 
 
-def resize_adjoint(x: Tensor, height: int, width: int, patch_height: int) -> Tensor:
+def resize_adjoint(x: Tensor, height: int, width: int) -> Tensor:
     """The transpose of :func:`resize`: from its output's size back to ``(height, width)``."""
     b, c, h, w = x.shape
-    if h != height:
-        used, weights = _row_blocks(height, h, patch_height, x.dtype, x.device)
-        windows = x.reshape(-1, weights.shape[1], w)
-        x = torch.bmm(weights.mT.repeat(b * c, 1, 1), windows).view(b, c, -1, w)
-        if len(weights) > 1:
-            x = x.new_zeros(b, c, height, w).index_add_(2, used, x)
     if w != width:
         rows = x.reshape(-1, w)
         out = rows.new_zeros(len(rows), width)
         for used, columns, weights in _column_blocks(width, w, x.dtype, x.device):
             out[:, used].addmm_(rows[:, columns], weights)
-        x = out.view(b, c, height, width)
-    return x
+        x = out.view(b, c, h, width)
+    return x if h == height else _mix_rows(x, _row_taps(height, h, True, x.dtype, x.device))
+
+
+def _mix_rows(x: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """``(B, C, H, W) -> (B, C, H', W)``: the sum of what each tap takes."""
+    (rows, weights), *more = taps
+    out = x.index_select(2, rows).mul_(weights)
+    for rows, weights in more:
+        out.addcmul_(x.index_select(2, rows), weights)
+    return out
 
 
 def _matrix(n_in: int, n_out: int) -> Tensor:
@@ -63,17 +59,16 @@ def _matrix(n_in: int, n_out: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _row_blocks(
-    n_in: int, n_out: int, block: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Blocks ``(K, block, window)`` of the matrix, and the inputs ``(K * window,)`` they meet."""
-    blocks = _matrix(n_in, n_out).view(-1, block if device.type == "cpu" else n_out, n_in)
-    touched = blocks.any(1).int()
-    first = touched.argmax(1)
-    window = int((n_in - touched.flip(1).argmax(1) - first).max())
-    used = first.clamp(max=n_in - window)[:, None] + torch.arange(window)
-    weights = blocks.gather(2, used[:, None].expand(-1, blocks.shape[1], -1))
-    return used.flatten().to(device), weights.to(device, dtype)
+def _row_taps(
+    n_in: int, n_out: int, transposed: bool, dtype: torch.dtype, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """As many as the most inputs that an output meets: for each output ``(n,)`` the row of an input
+    that it meets, and its weight ``(n, 1)``, 0 where there are no more."""
+    matrix = _matrix(n_in, n_out)
+    matrix = matrix.T if transposed else matrix
+    weights, rows = matrix.topk(int(matrix.count_nonzero(1).max()), 1)
+    weights = weights[..., None].to(device, dtype)
+    return [(rows[:, k].to(device), weights[:, k]) for k in range(rows.shape[1])]
 
 
 @lru_cache(maxsize=256)
