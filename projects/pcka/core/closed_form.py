@@ -191,7 +191,7 @@ def _factor(side: _Side, inverse: Tensor, live: Tensor) -> Tensor:
 def _gram(x: Tensor) -> Tensor:
     """``(G, N, D) -> X X^T (G, N, N)``; on CPU with little more than half the work, by symmetry."""
     n = x.shape[-2]
-    if x.device.type != "cpu" or n <= _BLOCK:
+    if x.device.type != "cpu" or n < 1.5 * _BLOCK:
         return x @ x.mT
     gram = x.new_empty(len(x), n, n)
     for start in range(0, n, _BLOCK):
