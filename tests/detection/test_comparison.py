@@ -19,6 +19,7 @@ from pcka.detection.comparison import TASK
 from pcka.detection.terms import term_specs
 
 ROOT = Path(__file__).parents[2]
+ABLATIONS = sorted(ROOT.glob("configs/ablations/*.yaml"))
 
 
 @pytest.fixture
@@ -132,10 +133,21 @@ def test_example_ablation(monkeypatch):
     ablation = load_ablation("configs/ablations/digits_grouping.yaml", opts=[])
     assert len(ablation.settings) == 1 + 3 * 2
     values = [candidate.value for candidate in ablation.settings[-1].candidates]
-    assert values == ["0.3", "1", "3"]
+    assert values == ["0.3", "3", "30"]
     [spec] = term_specs(ablation.settings[-1].candidates[0].report[0].config)
     assert spec.loss_args["grouping"] == "position" and spec.loss_args["center"] is False
     assert spec.weight == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_ablation_is_valid(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    settings = load_ablation(str(path), opts=[]).settings
+    runs = [candidate.report[0] for setting in settings[1:] for candidate in setting.candidates]
+    assert runs and all(run.task.needs_teacher(run.config) for run in runs)
+    for run in runs:
+        if run.task is TASK:
+            term_specs(run.config)
 
 
 def test_failed_run_is_reported_with_its_log(comparison_yaml, coco):
