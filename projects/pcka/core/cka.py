@@ -48,12 +48,12 @@ def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
 
 def _compute(x: Tensor, y: Tensor, needs, *, center: bool, debiased: bool):
     dtype = working_dtype(x, y)
-    groups = [t.to(dtype).reshape(-1, *t.shape[-2:]) for t in (x, y)]
+    groups = [t.to(dtype).unsqueeze(0).flatten(0, -3) for t in (x, y)]
     value, *gradients = cka_with_gradients(*groups, center=center, debiased=debiased, needs=needs)
     gradients = [
-        None if g is None else g.reshape(t.shape) for g, t in zip(gradients, (x, y), strict=True)
+        None if g is None else g.reshape_as(t) for g, t in zip(gradients, (x, y), strict=True)
     ]
-    return value.reshape(x.shape[:-2]), 1.0, *gradients
+    return value.view(x.shape[:-2]), 1.0, *gradients
 
 
 def _check(x: Tensor, y: Tensor, center: bool, debiased: bool) -> None:

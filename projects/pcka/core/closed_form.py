@@ -13,7 +13,7 @@ or, over the features instead of the samples, with ``A = X^T X``, ``B = Y^T Y``,
 Neither centring nor a change of scale needs a backward of its own: the columns of the gradient
 sum to zero, and it is orthogonal to X. So value and gradient come out of one pass.
 
-Shapes: G groups, N samples, D features (Dx, Dy).
+Shapes: G groups, N samples, D features (Dx, Dy); a number per group is ``(G, 1, 1)``.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ _BLOCK = 48
 class _Side(NamedTuple):
     features: Tensor  # (G, N, D), centred if asked for; their products stay in range
     scale: Tensor | None  # (G, 1, 1), the power of two that was needed for that, if any
-    noise: Tensor | float  # (G,), the energy that rounding alone can leave
+    noise: Tensor | float  # (G, 1, 1), the energy that rounding alone can leave
 
 
 def cka_with_gradients(
@@ -83,16 +83,15 @@ def _ready(x: Tensor, center: bool, spread: str | None) -> _Side:
     if not center:
         return _Side(x, scale, 0.0)
     # The mean first, not H K H: far from the origin the latter cancels digits.
-    mean = x.mean(-2, keepdim=True)
-    samples = x.shape[-2]
+    total, samples = x.sum(-2, keepdim=True), x.shape[-2]
     if spread == "samples":
-        mean = all_sum_(mean) / world_size()
+        all_sum_(total)
         samples *= world_size()
-    noise = torch.linalg.vector_norm(mean, dim=(-2, -1)).square()
+    noise = _norm(total).square_()
     if spread == "features":
         all_sum_(noise)
-    noise *= samples * (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2
-    return _Side(x - mean, scale, noise)
+    noise *= (_DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2 / samples
+    return _Side(torch.add(x, total, alpha=-1 / samples), scale, noise)
 
 
 def _is_safe(x: Tensor) -> bool:
@@ -102,7 +101,7 @@ def _is_safe(x: Tensor) -> bool:
     """
     if x.device.type != "cpu":
         return False
-    return all(1e-2 < norm < 1e8 for norm in _norm(x).tolist())
+    return all(1e-2 < norm < 1e8 for norm in _norm(x).flatten().tolist())
 
 
 def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
@@ -117,22 +116,23 @@ def _over_samples(x: _Side, y: _Side, debiased, needs, spread):
             noise = _rounding(gram) + noise
             _u_center_(gram)
         inverses.append(_inverse(_norm(gram), noise))
-        units.append(gram.mul_(inverses[-1][:, None, None]))
+        units.append(gram.mul_(inverses[-1]))
     # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
     k = units[0]
     difference = units[1].sub_(k)
-    loss = _norm(difference).square() / 2
+    distance = _norm(difference).square_()
     live = _live(*inverses)
-    value = (1 - loss) * live  # a product, not a fill: NaN on the live side stays NaN
+    # (1 - distance / 2) live: a product, not a fill, so that NaN on the live side stays NaN.
+    value = torch.addcmul(live, distance, live, value=-0.5)
     gradients = [None, None]
-    loss = loss[:, None, None]
     for i, side in enumerate((x, y)):
         if needs[i]:
-            # L/q - CKA K/p = difference + loss K/p, and with the sides exchanged:
-            pull = torch.addcmul(difference if i == 0 else difference * (loss - 1), k, loss)
-            pull.mul_(_factor(side, inverses[i], live)[:, None, None])
-            gradients[i] = pull @ side.features
-    return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
+            # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
+            pull = difference if i == 0 else difference * (distance / 2 - 1)
+            pull = torch.addcmul(pull, k, distance, value=0.5)
+            pull.mul_(_factor(side, inverses[i], live))
+            gradients[i] = torch.bmm(pull, side.features)
+    return value.clamp_(-1.0 if debiased else 0.0, 1.0).flatten(), *gradients
 
 
 def _over_features(x: _Side, y: _Side, debiased, needs, spread):
@@ -148,16 +148,20 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
     norms = [_norm(gram) for gram in own]
     noises = [x.noise, y.noise]
 
+    def over_samples(d: Tensor) -> Tensor:
+        return total(d.sum(-2, keepdim=True))
+
     def correction(d: Tensor, e: Tensor) -> Tensor:
         """From <K, L> of centred features to n (n - 3) times the unbiased HSIC."""
-        products, sums = total((d * e).sum(-1)), total(d.sum(-1)) * total(e.sum(-1))
+        products, sums = over_samples(d * e), over_samples(d) * over_samples(e)
         return sums / ((n - 1) * (n - 2)) - products * n / (n - 2)
 
     def slope(d: Tensor) -> Tensor:
-        return total(d.sum(-1))[:, None] / ((n - 1) * (n - 2)) - d * n / (n - 2)
+        return over_samples(d) / ((n - 1) * (n - 2)) - d * n / (n - 2)
 
     if debiased:
-        energies = [side.features.square().sum(-1) for side in (x, y)]  # (G, N), diagonals of K
+        # (G, N, 1), the diagonals of K and L.
+        energies = [side.features.square().sum(-1, keepdim=True) for side in (x, y)]
         alignment = alignment + correction(*energies)
         squares = [p.square() + correction(d, d) for p, d in zip(norms, energies, strict=True)]
         norms = [square.clamp(min=0).sqrt() for square in squares]
@@ -170,29 +174,28 @@ def _over_features(x: _Side, y: _Side, debiased, needs, spread):
         if not need:
             continue
         factor = _factor(side, inverses[i], live)
-        toward = (factor * inverses[1 - i])[:, None, None]
-        away = (factor * inverses[i] * value)[:, None, None]
+        toward, away = factor * inverses[1 - i], factor * inverses[i] * value
         gradient = other.features @ ((cross.mT if i == 0 else cross) * toward)
         gradient -= side.features @ (own[i] * away)
         if debiased:
-            rate = slope(energies[1 - i])[..., None] * toward - slope(energies[i])[..., None] * away
+            rate = slope(energies[1 - i]) * toward - slope(energies[i]) * away
             diagonal = side.features * rate
-            gradient += diagonal - total(diagonal.sum(-2, keepdim=True)) / n
+            gradient += diagonal - over_samples(diagonal) / n
         gradients[i] = gradient
-    return value.clamp(-1.0 if debiased else 0.0, 1.0), *gradients
+    return value.clamp(-1.0 if debiased else 0.0, 1.0).flatten(), *gradients
 
 
 def _factor(side: _Side, inverse: Tensor, live: Tensor) -> Tensor:
-    """What all gradients of a side are multiplied by ``(G,)``: 2 / |K|, in its first scale."""
-    factor = 2 * inverse * live
-    return factor if side.scale is None else factor * side.scale[:, 0, 0]
+    """What all gradients of a side are multiplied by: 2 / |K|, in its first scale."""
+    factor = (inverse + inverse) * live
+    return factor if side.scale is None else factor * side.scale
 
 
 def _gram(x: Tensor) -> Tensor:
     """``(G, N, D) -> X X^T (G, N, N)``; on CPU with little more than half the work, by symmetry."""
     n = x.shape[-2]
     if x.device.type != "cpu" or n < 1.5 * _BLOCK:
-        return x @ x.mT
+        return torch.bmm(x, x.mT)
     gram = x.new_empty(len(x), n, n)
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
@@ -202,25 +205,26 @@ def _gram(x: Tensor) -> Tensor:
 
 
 def _norm(matrix: Tensor) -> Tensor:
-    """Frobenius norm ``(G, M, M') -> (G,)``; in two levels, or float32 loses digits on CPU."""
+    """Frobenius norm ``(G, M, M') -> (G, 1, 1)``; in two levels, or float32 loses digits on CPU."""
     if matrix.shape[-2:].numel() <= _FEW:
-        return torch.linalg.vector_norm(matrix, dim=(-2, -1))
-    return torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=-1), dim=-1)
+        return torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
+    rows = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
+    return torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
 
 
 def _inverse(norm: Tensor, noise: Tensor | float) -> Tensor:
     """``1 / norm``, 0 for a dead group; NaN stays NaN."""
-    return norm.masked_fill(norm <= noise, torch.inf).reciprocal()
+    return norm.masked_fill(norm <= noise, torch.inf).reciprocal_()
 
 
 def _live(p: Tensor, q: Tensor) -> Tensor:
-    """1 where both sides have energy ``(G,)``, else 0, by their :func:`_inverse`."""
-    return (p * q != 0).to(p.dtype)
+    """1 where both sides have energy, else 0, by their :func:`_inverse`."""
+    return (p * q).sign_()
 
 
 def _rounding(gram: Tensor) -> Tensor:
-    """What rounding can leave ``(G,)`` of a Gram matrix without its diagonal."""
-    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    """What rounding can leave of a Gram matrix without its diagonal."""
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     return _DEAD_RATIO * torch.finfo(gram.dtype).eps * trace
 
 

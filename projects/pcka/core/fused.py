@@ -1,6 +1,7 @@
 """Autograd for values whose gradient is formed along with them."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,11 +18,22 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     The slopes are kept in place of the intermediate results that autograd would keep, and
     backward is one multiplication. Differentiating twice raises RuntimeError.
     """
+    _keep_freed_memory()
     needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x, y))
     if any(needs):
         return _WithGradients.apply(x, y, compute, needs)
     with torch.no_grad():
         return _run(compute, x, y, needs)[0]
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the memory that one step frees serve the next.
+
+    glibc hands what is free at the end of the heap back to the system, to be faulted in again,
+    until a block as large as this, all that a step takes and more, has been freed.
+    """
+    torch.empty(16 << 20, dtype=torch.uint8, device="cpu")
 
 
 def _run(compute: Compute, x: Tensor, y: Tensor, needs: tuple[bool, bool]) -> Sequence[Any]:
@@ -47,10 +59,9 @@ class _WithGradients(torch.autograd.Function):
                 _, _, *slopes = _run(ctx.compute, *ctx.saved_tensors, ctx.needs)
             # In place, and only then to a half type: 1e-8 is 0 in float16, but not times the
             # loss scale.
+            scale = outer if ctx.factor == 1 else ctx.factor * outer
             gradients = [
-                slope
-                if slope is None
-                else slope.mul_(_over(ctx.factor * outer, slope)).to(ctx.dtypes[i])
+                slope if slope is None else slope.mul_(_over(scale, slope)).to(ctx.dtypes[i])
                 for i, slope in enumerate(slopes)
             ]
         if torch.is_grad_enabled():  # create_graph

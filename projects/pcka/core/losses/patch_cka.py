@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -137,7 +137,6 @@ class PatchCKA(DistillLoss):
 
 def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options: _Options):
     """Value and gradients, chunk by chunk, so that only the gradients take a map's memory."""
-    _keep_freed_memory()
     maps, dtype = (student, teacher), working_dtype(student, teacher)
     how = options.patch_size, options.grouping, options.resize
     gradients = [
@@ -162,16 +161,6 @@ def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options
     elif options.gather:
         factor *= world_size()  # for DDP's mean
     return value, factor, *gradients
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Let what a chunk frees serve the next one.
-
-    glibc hands memory at the end of the heap back to the system, to be faulted in again, until a
-    block as large as all that a chunk takes has been freed.
-    """
-    torch.empty(8 * WORKSPACE["cpu"], dtype=torch.uint8)
 
 
 def _groups(x: Tensor, options: _Options) -> int:
