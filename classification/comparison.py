@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pcka.comparison.task import Task
 from pcka.errors import ConfigError
 from pcka.keys import leaves
 
+from .analysis import draw_pictures
 from .config import Config, config_differences, load_config, to_dict
 from .distiller import build_terms
 from .figures import accuracy_figure
@@ -104,6 +105,16 @@ class Classification(Task):
 
     def values(self, cfg: Config) -> dict[str, Any]:
         return leaves(to_dict(cfg))
+
+    def pictures(
+        self, folder: Path, *, image: int | None, **options: Any
+    ) -> Iterator[tuple[str, Figure]]:
+        if image is not None:
+            raise ConfigError(
+                f"--image is of a detector, and {folder} is the run of a classifier, whose Gram "
+                "matrices are those of a batch: drop it"
+            )
+        return draw_pictures(folder, **options)
 
     def sections(
         self, students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int

@@ -10,7 +10,6 @@ Gram matrices that PatchCKA compares, of a classifier those of the logits.
 """
 
 import argparse
-import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -19,22 +18,17 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
 from pcka.comparison.folders import task_of_run  # noqa: E402
-
-# Imported when needed: classification needs no detectron2.
-TASKS = {"detection": "pcka.detection.analysis", "classification": "classification.analysis"}
+from pcka.comparison.task import task_of  # noqa: E402
 
 
 def main(args: argparse.Namespace) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # classification lies there, not installed
-    task = task_of_run(args.run)
-    options = {"image": args.image} if task == "detection" else {}
-    figures = importlib.import_module(TASKS[task]).draw_pictures(
+    figures = task_of(task_of_run(args.run)).pictures(
         args.run,
         alone=args.alone,
         images=args.images,
+        image=args.image,
         student_layers=args.student_layers,
         teacher_layers=args.teacher_layers,
-        **options,
     )
     out = args.out or args.run / "pictures"
     for name, figure in figures:
@@ -59,7 +53,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, help="folder of the pictures; default: RUN/pictures")
     parser.add_argument("--images", type=positive, help="over which layers are compared; default: "
                         "16 of a detector, 512 of a classifier")  # fmt: skip
-    parser.add_argument("--image", type=int, default=0, help="a detector's, for Gram matrices")
+    parser.add_argument("--image", type=int, help="a detector's, for Gram matrices; default: 0")
     parser.add_argument("--student-layers", nargs="+", default=(), metavar="NAME")
     parser.add_argument("--teacher-layers", nargs="+", default=(), metavar="NAME")
     try:

@@ -144,6 +144,8 @@ def test_command_without_detectron2(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     for name in names:
         assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" and name in done.stdout
+    failed = draw(run, "--image", "3")
+    assert failed.returncode == 1 and "--image is of a detector" in failed.stderr
     failed = draw(tmp_path)
     assert failed.returncode == 1 and "pictures.py: error:" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -75,6 +75,9 @@ class Fake(Task):
     def values(self, cfg):
         return leaves(cfg)
 
+    def pictures(self, folder, **options):
+        raise NotImplementedError
+
     def sections(self, students, teacher, *, images):
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,30 @@ class Task(ABC):
     @abstractmethod
     def values(self, cfg: Any) -> dict[str, Any]:
         """The config as plain values by dotted key."""
+
+    @abstractmethod
+    def pictures(
+        self,
+        folder: Path,
+        *,
+        alone: str | Path,
+        images: int | None,
+        image: int | None,
+        student_layers: Sequence[str],
+        teacher_layers: Sequence[str],
+    ) -> Iterator[tuple[str, Any]]:
+        """Names and matplotlib figures of what the student of a finished run took over.
+
+        Args:
+            folder: of the run.
+            alone: that of the student trained alone, to stand in the place of the untrained one.
+            images: how many of the evaluation layers are compared over; None: as many as is usual.
+            image: the one whose Gram matrices are drawn, where they are those of an image.
+            student_layers, teacher_layers: by name; empty: all.
+
+        Raises:
+            ConfigError: a folder, layer or image that is not there.
+        """
 
     @abstractmethod
     def sections(

@@ -1,7 +1,7 @@
 """Detectors in comparisons: the :class:`pcka.comparison.Task` of ``tools/train_net.py``."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..comparison.run import Run
 from ..comparison.task import Task
 from ..errors import ConfigError
 from ..keys import leaves
+from .analysis import draw_pictures
 from .config import config_differences, load_config
 from .metrics import last_iteration
 from .picture import comparison_picture
@@ -83,6 +84,11 @@ class Detection(Task):
 
     def values(self, cfg: CfgNode) -> dict[str, Any]:
         return leaves(cfg)
+
+    def pictures(
+        self, folder: Path, *, image: int | None, **options: Any
+    ) -> Iterator[tuple[str, Figure]]:
+        return draw_pictures(folder, image=image or 0, **options)
 
     def sections(
         self, students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int
