@@ -10,9 +10,10 @@ run with one more pair:
   matrix over all channels (grouping `batch`) is the same as before; per channel (`channel`) the
   student's channels now meet others.
 - FOLDER/student_fpn.pth, for MODEL.WEIGHTS: the layers of the teacher's FPN that fit the student's;
-  all else starts at random. Its channels then mean from the start what the teacher's mean, as far
-  as these layers decide: where the bottom-up networks differ in width, as in the quickstart, they
-  are the 3x3 output convolutions and their norms; the lateral 1x1 convolutions do not fit.
+  all else starts at random. Where the bottom-up networks are equally wide that is the
+  whole FPN. Where they are not, as in the quickstart, the lateral 1x1 convolutions do not fit, and
+  the rest, the 3x3 output convolutions and their norms, did not make the student's channels mean
+  what the teacher's mean (docs/ablations.md).
 """
 
 import argparse
