@@ -27,8 +27,9 @@ from .distributed import all_max_, all_sum_, world_size
 _DEAD_RATIO = 8.0
 # So few numbers are added up without losing digits.
 _FEW = 1 << 14
-# Samples that a Gram matrix grows by at a time.
+# Samples that a Gram matrix grows by at a time, and the multiplications from which that pays.
 _BLOCK = 48
+_MANY = 1 << 24
 
 
 class _Side(NamedTuple):
@@ -194,7 +195,7 @@ def _factor(side: _Side, inverse: Tensor, live: Tensor) -> Tensor:
 def _gram(x: Tensor) -> Tensor:
     """``(G, N, D) -> X X^T (G, N, N)``; on CPU with little more than half the work, by symmetry."""
     n = x.shape[-2]
-    if x.device.type != "cpu" or n < 1.5 * _BLOCK:
+    if x.device.type != "cpu" or n < 1.5 * _BLOCK or n * x.numel() < _MANY:
         return torch.bmm(x, x.mT)
     gram = x.new_empty(len(x), n, n)
     for start in range(0, n, _BLOCK):
@@ -208,6 +209,8 @@ def _norm(matrix: Tensor) -> Tensor:
     """Frobenius norm ``(G, M, M') -> (G, 1, 1)``; in two levels, or float32 loses digits on CPU."""
     if matrix.shape[-2:].numel() <= _FEW:
         return torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
+    if matrix.stride(-1) > matrix.stride(-2):
+        matrix = matrix.mT  # along memory first
     rows = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     return torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
 
