@@ -5,7 +5,7 @@ import torch
 from core_oracle import plain_cka, plain_patch_cka
 
 from pcka.core import cka, patch_cka
-from pcka.core.closed_form import _over_features, _over_samples, _ready
+from pcka.core.closed_form import _BLOCK, _MANY, _norm, _over_features, _over_samples, _ready
 
 F64 = torch.float64
 ESTIMATORS = [(False, False), (True, False), (True, True)]  # center, debiased
@@ -32,6 +32,22 @@ def test_both_forms(form, center, debiased, shape):
     value, *gradients = form(*sides, debiased, (True, True), None)
     wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x[0], y[0])
     assert_same((value[0], *(g[0] for g in gradients)), wanted)
+
+
+@pytest.mark.parametrize("along", ["features", "samples"])
+@pytest.mark.parametrize(("center", "debiased"), ESTIMATORS)
+def test_gram_matrices_by_blocks(center, debiased, along):
+    """So many samples and features that Gram matrices are grown, the last block a part of one."""
+    n, dx, dy = 150, 800, 900
+    assert n % _BLOCK and n * n * dx >= _MANY
+    x, y = torch.randn(n, dx, dtype=F64), torch.randn(n, dy, dtype=F64)
+    y[:, :dx] += x
+    if along == "samples":  # in memory
+        x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
+    torch.testing.assert_close(_norm(x[None]).squeeze(), x.square().sum().sqrt())
+    ours = value_and_gradients(lambda a, b: cka(a, b, center=center, debiased=debiased), x, y)
+    wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x, y)
+    assert_same(ours, wanted)
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "pad"])
