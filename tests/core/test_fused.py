@@ -8,6 +8,7 @@ from core_oracle import plain_patches
 from torch import nn
 
 from pcka.core import PatchCKA, cka, patch_cka
+from pcka.core import resize as resizing
 from pcka.core.patches import from_patches, to_patches
 
 F64 = torch.float64
@@ -143,9 +144,22 @@ def test_patches_and_their_adjoint(size, patch, grouping, resize):
     wanted = torch.stack(plain_patches(x, patch, grouping, resize))
     torch.testing.assert_close(cut, wanted, rtol=0, atol=1e-13)
     g = torch.randn_like(cut)
-    back = from_patches(g, x.shape, patch, grouping, resize)
-    assert back.shape == x.shape
+    back = from_patches(g, torch.full_like(x, torch.nan), patch, grouping, resize)
     assert torch.isclose((back * x).sum(), (g * cut).sum(), rtol=1e-11)
     # By autograd too, for those who use patches elsewhere.
     (slope,) = torch.autograd.grad(to_patches(x.requires_grad_(), patch, grouping, resize), x, g)
     torch.testing.assert_close(slope, back, rtol=0, atol=1e-13)
+
+
+def test_resizing_by_one_block_as_on_a_gpu(monkeypatch):
+    x, g = torch.randn(2, 3, 13, 21, dtype=F64), torch.randn(2, 3, 16, 32, dtype=F64)
+    monkeypatch.setattr(resizing, "_blocks", resizing._blocks.__wrapped__)  # no cache
+
+    def results():
+        return resizing.resize(x, 16, 32), resizing.resize_adjoint(g, torch.empty_like(x))
+
+    by_bands = results()
+    monkeypatch.setattr(resizing, "_in_one_block", lambda device: True)
+    monkeypatch.setattr(resizing, "_diagonals", None)
+    for found, wanted in zip(results(), by_bands, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-13)

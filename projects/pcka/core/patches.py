@@ -63,19 +63,19 @@ def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "b
 
 def from_patches(
     gradient: Tensor,
-    shape: tuple[int, int, int, int],
+    out: Tensor,
     patch_size: PatchSize,
     grouping: str,
     resize: str = "bilinear",
 ) -> Tensor:
-    """The adjoint of :func:`to_patches`: a gradient ``(G, N, D)`` -> ``(B, C, H, W) = shape``."""
-    b, c, height, width = shape
+    """The adjoint of :func:`to_patches`: a gradient ``(G, N, D)`` into ``out (B, C, H, W)``."""
+    b, c, height, width = out.shape
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
     cells = _cells(gradient, {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}, grouping)
     x = cells.reshape(b, c, u * p, v * q)
     if resize == "pad":
-        return x[..., :height, :width]
-    return bilinear_adjoint(x, height, width)
+        return out.copy_(x[..., :height, :width])
+    return bilinear_adjoint(x, out)
 
 
 def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:

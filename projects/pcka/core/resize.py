@@ -1,9 +1,10 @@
 """Bilinear resizing and its adjoint, as products with banded matrices.
 
 An output cell depends on two input cells, so the matrix of a resize is a band. Rows lie whole in
-memory: a few of them are mixed into one. Columns do not: the band, cut into blocks, is a few small
-GEMMs. Faster than aten's kernels on CPU, and deterministic on CUDA, where aten's adjoint is not.
-The weights are computed in float64. On a GPU there is one block: a launch costs more than zeros.
+memory, and each diagonal of the band adds some of them, times its weights, to as many others.
+Columns do not: the band, cut into blocks, is a few small GEMMs. Faster than aten's kernels on CPU,
+and deterministic on CUDA, where aten's adjoint is not. The weights are computed in float64. On a
+GPU the whole matrix is one block, of rows as of columns: a launch costs more than zeros.
 
 Shapes: B images, C channels, (H, W) map.
 """
@@ -21,34 +22,44 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     """``(B, C, H, W) -> (B, C, height, width)`` as ``F.interpolate(mode="bilinear")`` does it."""
     b, c, h, w = x.shape
     if h != height:
-        x = _mix_rows(x, _row_taps(h, height, False, x.dtype, x.device))
+        x = _mix_rows(x, x.new_empty(b, c, height, w), transposed=False)
     if w == width:
         return x
     rows = x.reshape(-1, w)
-    blocks = _column_blocks(w, width, x.dtype, x.device)
-    rows = torch.cat([rows[:, used] @ weights.T for used, _, weights in blocks], 1)
-    return rows.view(b, c, height, width)
+    columns = rows.new_empty(len(rows), width)
+    for made, used, weights in _blocks(w, width, x.dtype, x.device):
+        columns[:, made].addmm_(rows[:, used], weights.T, beta=0)
+    return columns.view(b, c, height, width)
 
 
-def resize_adjoint(x: Tensor, height: int, width: int) -> Tensor:
-    """The transpose of :func:`resize`: from its output's size back to ``(height, width)``."""
+def resize_adjoint(x: Tensor, out: Tensor) -> Tensor:
+    """The transpose of :func:`resize`: from its output's size back to that of ``out``, filled."""
     b, c, h, w = x.shape
+    height, width = out.shape[2:]
     if w != width:
         rows = x.reshape(-1, w)
-        out = rows.new_zeros(len(rows), width)
-        for used, columns, weights in _column_blocks(width, w, x.dtype, x.device):
-            out[:, used].addmm_(rows[:, columns], weights)
-        x = out.view(b, c, h, width)
-    return x if h == height else _mix_rows(x, _row_taps(height, h, True, x.dtype, x.device))
+        columns = rows.new_zeros(len(rows), width)
+        for made, used, weights in _blocks(width, w, x.dtype, x.device):
+            columns[:, used].addmm_(rows[:, made], weights)
+        x = columns.view(b, c, h, width)
+    return out.copy_(x) if h == height else _mix_rows(x, out, transposed=True)
 
 
-def _mix_rows(x: Tensor, taps: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """``(B, C, H, W) -> (B, C, H', W)``: the sum of what each tap takes."""
-    (rows, weights), *more = taps
-    out = x.index_select(2, rows).mul_(weights)
-    for rows, weights in more:
-        out.addcmul_(x.index_select(2, rows), weights)
+def _mix_rows(x: Tensor, out: Tensor, transposed: bool) -> Tensor:
+    """``(B, C, H, W)`` into ``out (B, C, H', W)``, filled."""
+    sizes = (out.shape[2], x.shape[2]) if transposed else (x.shape[2], out.shape[2])
+    if _in_one_block(x.device):
+        ((_, _, weights),) = _blocks(*sizes, x.dtype, x.device)
+        return out.copy_((weights.T if transposed else weights) @ x)
+    out.zero_()
+    for made, used, weights in _diagonals(*sizes, x.dtype):
+        made, used = (used, made) if transposed else (made, used)
+        out[:, :, made].addcmul_(x[:, :, used], weights)
     return out
+
+
+def _in_one_block(device: torch.device) -> bool:
+    return device.type != "cpu"
 
 
 def _matrix(n_in: int, n_out: int) -> Tensor:
@@ -59,28 +70,28 @@ def _matrix(n_in: int, n_out: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _row_taps(
-    n_in: int, n_out: int, transposed: bool, dtype: torch.dtype, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """As many as the most inputs that an output meets: for each output ``(n,)`` the row of an input
-    that it meets, and its weight ``(n, 1)``, 0 where there are no more."""
-    matrix = _matrix(n_in, n_out)
-    matrix = matrix.T if transposed else matrix
-    weights, rows = matrix.topk(int(matrix.count_nonzero(1).max()), 1)
-    weights = weights[..., None].to(device, dtype)
-    return [(rows[:, k].to(device), weights[:, k]) for k in range(rows.shape[1])]
+def _diagonals(n_in: int, n_out: int, dtype: torch.dtype) -> list[tuple[slice, slice, Tensor]]:
+    """Of each diagonal that is not zero, the outputs, the inputs and the weights ``(n, 1)``."""
+    matrix, found = _matrix(n_in, n_out), []
+    rows, columns = matrix.nonzero(as_tuple=True)
+    for offset in (columns - rows).unique().tolist():
+        made = rows[columns - rows == offset]
+        made = slice(int(made[0]), int(made[-1]) + 1)
+        used = slice(made.start + offset, made.stop + offset)
+        found.append((made, used, matrix[made, used].diagonal()[:, None].to(dtype)))
+    return found
 
 
 @lru_cache(maxsize=256)
-def _column_blocks(
+def _blocks(
     n_in: int, n_out: int, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[slice, slice, Tensor]]:
-    """Inputs, outputs and the block of the matrix between them."""
+    """Of each block of outputs, these, the inputs that they touch and the weights between them."""
     matrix, found = _matrix(n_in, n_out), []
-    step = _COLUMNS if device.type == "cpu" else n_out
+    step = n_out if _in_one_block(device) else _COLUMNS
     for start in range(0, n_out, step):
-        columns = slice(start, start + step)
-        touched = matrix[columns].any(0).nonzero()
+        made = slice(start, start + step)
+        touched = matrix[made].any(0).nonzero()
         used = slice(int(touched[0]), int(touched[-1]) + 1)
-        found.append((used, columns, matrix[columns, used].to(device, dtype).contiguous()))
+        found.append((made, used, matrix[made, used].to(device, dtype).contiguous()))
     return found

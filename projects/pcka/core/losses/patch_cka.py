@@ -150,9 +150,9 @@ def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options
         value, *slopes = _intra_and_inter(*(to_patches(p, *how) for p in parts), needs, options)
         values[done : done + len(value)] = value
         done += len(value)
-        for gradient, slope, part in zip(gradients, slopes, parts, strict=True):
+        for gradient, slope in zip(gradients, slopes, strict=True):
             if slope is not None:
-                gradient[chunk] = from_patches(slope, part.shape, *how)
+                from_patches(slope, gradient[chunk], *how)
     factor = 1 / len(values)
     value = values.mean()
     if options.gather and options.grouping == "batch":
