@@ -74,7 +74,11 @@ VARIANTS = {
     "fused, inter": lambda s, t: 2 * patch_cka(s, t, center=False, inter=True),
 }
 # Needs three patches, so not p6; timed on the same levels as `fused` without it.
-CENTRED = {"fused, centred": lambda s, t: patch_cka(s, t)}
+CENTRED = {
+    "fused, centred": lambda s, t: patch_cka(s, t),
+    "fused, batch, centred": lambda s, t: patch_cka(s, t, grouping="batch"),
+}
+MEMORY = "fused", "fused, batch, centred"
 
 
 def floor_seconds(shape, size, gemm_rate, copy_rate, element_bytes):
@@ -85,7 +89,7 @@ def floor_seconds(shape, size, gemm_rate, copy_rate, element_bytes):
 
 
 def measure(b, levels, names, rounds, device, dtype):
-    """Median seconds by variant and level, the floor by level, memory in maps by level."""
+    """Median seconds by variant and level, the floor by level, memory in maps likewise."""
     times, floors, memory = {}, {}, {}
     patch_cka(*torch.randn(2, 1, 8, 64, 64, device=device).requires_grad_()).backward()  # libraries
     for level in levels:
@@ -103,9 +107,11 @@ def measure(b, levels, names, rounds, device, dtype):
         variants = {n: v for n, v in {**VARIANTS, **CENTRED}.items() if n in names}
         if level == "p6":
             variants = {n: v for n, v in variants.items() if n not in CENTRED}
-        if "fused" in variants:
-            peak = peak_bytes(lambda: step(variants["fused"]), device)  # noqa: B023
-            memory[level] = peak / (student.numel() * student.element_size())
+        for n in MEMORY:
+            if n in variants:
+                student.grad = None  # or freeing it would count against the peak
+                peak = peak_bytes(lambda: step(variants[n]), device)  # noqa: B023
+                memory.setdefault(n, {})[level] = peak / (student.numel() * student.element_size())
         values = {n: float(step(v)) for n, v in variants.items() if n not in CENTRED}
         for n, value in values.items():
             same = next(v for m, v in values.items() if ("inter" in m) == ("inter" in n))
@@ -146,9 +152,9 @@ def main():
             print(f"| {name} | " + " | ".join(cells) + f" | {1e3 * total:.1f} | {ratio:.2f} |")
         if fused:
             print(f"fused over floor: {sum(fused.values()) / sum(floors.values()):.2f}")
-        if memory:
-            shown = ", ".join(f"{k} {v:.2f}" for k, v in memory.items())
-            print(f"fused, peak memory above the inputs in maps: {shown}")
+        for name, maps in memory.items():
+            shown = ", ".join(f"{k} {v:.2f}" for k, v in maps.items())
+            print(f"{name}, peak memory above the inputs in maps: {shown}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import torch
 from core_oracle import plain_cka, plain_patch_cka
 
 from pcka.core import cka, patch_cka
-from pcka.core.closed_form import _BLOCK, _MANY, _norm, _over_features, _over_samples, _ready
+from pcka.core.closed_form import over_features, over_samples
+from pcka.core.gram import _BLOCK, _MANY
+from pcka.core.sides import norm, ready
 
 F64 = torch.float64
 ESTIMATORS = [(False, False), (True, False), (True, True)]  # center, debiased
@@ -22,13 +24,13 @@ def assert_same(ours, wanted, tolerance=1e-11):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("form", [_over_samples, _over_features])
+@pytest.mark.parametrize("form", [over_samples, over_features])
 @pytest.mark.parametrize(("center", "debiased"), ESTIMATORS)
 @pytest.mark.parametrize("shape", [(9, 4, 6), (5, 12, 3), (4, 7, 7)])
 def test_both_forms(form, center, debiased, shape):
     n, dx, dy = shape
     x, y = torch.randn(1, n, dx, dtype=F64) + 0.5, torch.randn(1, n, dy, dtype=F64) - 0.3
-    sides = (_ready(t, center, None) for t in (x, y))
+    sides = (ready(t, center) for t in (x, y))
     value, *gradients = form(*sides, debiased, (True, True), None)
     wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x[0], y[0])
     assert_same((value[0], *(g[0] for g in gradients)), wanted)
@@ -44,7 +46,7 @@ def test_gram_matrices_by_blocks(center, debiased, along):
     y[:, :dx] += x
     if along == "samples":  # in memory
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
-    torch.testing.assert_close(_norm(x[None]).squeeze(), x.square().sum().sqrt())
+    torch.testing.assert_close(norm(x[None]).squeeze(), x.square().sum().sqrt())
     ours = value_and_gradients(lambda a, b: cka(a, b, center=center, debiased=debiased), x, y)
     wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x, y)
     assert_same(ours, wanted)

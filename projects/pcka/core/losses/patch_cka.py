@@ -1,16 +1,11 @@
 """PCKA: CKA between the patches of two feature maps (arXiv 2401.11824, section 3.3)."""
 
-import math
-from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..cka import working_dtype
-from ..closed_form import cka_with_gradients
-from ..distributed import all_sum_, check_same_shape, world_size
+from ..chunked import Options, patch_cka_with_gradients
+from ..distributed import check_same_shape
 from ..fused import with_gradients
 from ..patches import (
     GROUPINGS,
@@ -19,25 +14,9 @@ from ..patches import (
     center_inside,
     check_choice,
     check_grid,
-    from_patches,
     patch_shape,
-    to_patches,
 )
 from .base import DistillLoss, check_estimator
-
-# The part of a map that is worked on at a time, in bytes: it stays in the cache of a CPU, and
-# fills a GPU. All else that is alive at once is a small multiple of it.
-WORKSPACE = {"cpu": 2 << 20, "cuda": 32 << 20}
-
-
-class _Options(NamedTuple):
-    patch_size: PatchSize
-    grouping: str
-    center: bool
-    inter: float
-    debiased: bool
-    resize: str
-    gather: bool
 
 
 def patch_cka(
@@ -76,11 +55,11 @@ def patch_cka(
         ValueError: shapes that do not fit, or too few patches for a signal.
         TypeError: inputs that are not floating point.
     """
-    options = _Options(patch_size, grouping, center, _share(inter), debiased, resize, gather)
+    options = Options(patch_size, grouping, center, _share(inter), debiased, resize, gather)
     _check_maps(student, teacher, options)
     if gather:
         check_same_shape(student)
-    return with_gradients(partial(_compute, options=options), student, teacher)
+    return with_gradients(partial(patch_cka_with_gradients, options=options), student, teacher)
 
 
 class PatchCKA(DistillLoss):
@@ -135,72 +114,6 @@ class PatchCKA(DistillLoss):
         return 1 - patch_cka(student, teacher, **self.options)
 
 
-def _compute(student: Tensor, teacher: Tensor, needs: tuple[bool, bool], options: _Options):
-    """Value and gradients, chunk by chunk, so that only the gradients take a map's memory."""
-    maps, dtype = (student, teacher), working_dtype(student, teacher)
-    how = options.patch_size, options.grouping, options.resize
-    gradients = [
-        torch.empty(m.shape, dtype=dtype, device=m.device) if need else None
-        for m, need in zip(maps, needs, strict=True)
-    ]
-    # Written in place: small results kept between the chunks would tear holes into the heap.
-    values, done = torch.empty(_groups(student, options), dtype=dtype, device=student.device), 0
-    for chunk in _chunks(student, options.grouping):
-        parts = [m[chunk].to(dtype) for m in maps]
-        value, *slopes = _intra_and_inter(*(to_patches(p, *how) for p in parts), needs, options)
-        values[done : done + len(value)] = value
-        done += len(value)
-        for gradient, slope in zip(gradients, slopes, strict=True):
-            if slope is not None:
-                from_patches(slope, gradient[chunk], *how)
-    factor = 1 / len(values)
-    value = values.mean()
-    if options.gather and options.grouping == "batch":
-        # Each image has a Gram matrix of its own: the groups are spread, not their features.
-        value = all_sum_(value) / world_size()
-    elif options.gather:
-        factor *= world_size()  # for DDP's mean
-    return value, factor, *gradients
-
-
-def _groups(x: Tensor, options: _Options) -> int:
-    """How many Gram matrices a map ``(B, C, H, W)`` has."""
-    if options.grouping == "position":
-        return math.prod(patch_shape(options.patch_size))
-    return x.shape[0 if options.grouping == "batch" else 1]
-
-
-def _chunks(x: Tensor, grouping: str) -> Iterator[tuple[slice, ...]]:
-    """Indices of parts of a map ``(B, C, H, W)`` that hold whole groups."""
-    if grouping == "position":  # every group has a share in every channel of every image
-        yield (slice(None),)
-        return
-    axis = 0 if grouping == "batch" else 1
-    workspace = WORKSPACE.get(x.device.type, WORKSPACE["cuda"])
-    count = max(1, workspace * x.shape[axis] // (x.numel() * max(x.element_size(), 4)))
-    for start in range(0, x.shape[axis], count):
-        yield (*[slice(None)] * axis, slice(start, start + count))
-
-
-def _intra_and_inter(x: Tensor, y: Tensor, needs: tuple[bool, bool], options: _Options):
-    """CKA of patches ``(G, N, D)`` and its gradients, over the patches and over their features."""
-    spread = options.gather and options.grouping != "batch" and world_size() > 1
-    terms = []  # share, (value, gradient of x, gradient of y)
-    arguments = {"center": options.center, "debiased": options.debiased, "needs": needs}
-    if options.inter < 1:
-        intra = cka_with_gradients(x, y, spread="features" if spread else None, **arguments)
-        terms.append((1 - options.inter, intra))
-    if options.inter > 0:
-        value, *slopes = cka_with_gradients(
-            x.mT, y.mT, spread="samples" if spread else None, **arguments
-        )
-        terms.append((options.inter, (value, *(s if s is None else s.mT for s in slopes))))
-    if len(terms) == 1:
-        return terms[0][1]
-    (a, intra), (b, inter) = terms
-    return [u if u is None else a * u + b * v for u, v in zip(intra, inter, strict=True)]
-
-
 def _share(inter: bool | float) -> float:
     if isinstance(inter, bool):
         return 0.5 if inter else 0.0
@@ -215,7 +128,7 @@ def _needs_equal_width(grouping: str, share: float) -> bool:
     return grouping == "channel" or share > 0
 
 
-def _check_maps(student: Tensor, teacher: Tensor, options: _Options) -> None:
+def _check_maps(student: Tensor, teacher: Tensor, options: Options) -> None:
     shapes = tuple(student.shape), tuple(teacher.shape)
     if student.dim() != 4 or teacher.dim() != 4:
         raise ValueError(f"feature maps are (B, C, H, W), got {shapes[0]} and {shapes[1]}")
