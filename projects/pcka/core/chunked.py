@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .cka import working_dtype
-from .closed_form import cka_with_gradients, samples_pay
+from .closed_form import cka_with_gradients, samples_pay, uncentred_both_ways
 from .distributed import all_sum_, world_size
 from .parts import Parts, cka_of_parts
 from .patches import PatchSize, from_patches, grid_shape, patch_shape, to_patches
@@ -103,6 +103,11 @@ def _at_once(maps: Maps, gradients, dtype: torch.dtype, options: Options) -> Ten
 def _intra_and_inter(x: Tensor, y: Tensor, needs: tuple[bool, bool], options: Options):
     """CKA of patches ``(G, N, D)`` and its gradients, over the patches and over their features."""
     spread = options.gather and options.grouping != "batch" and world_size() > 1
+    both = 0 < options.inter < 1 and not options.center
+    if both and samples_pay(*x.shape[-2:], y.shape[-1], needs):
+        return uncentred_both_ways(
+            x, y, share=options.inter, needs=needs, spread="features" if spread else None
+        )
     terms = []  # share, (value, gradient of x, gradient of y)
     arguments = {"center": options.center, "debiased": options.debiased, "needs": needs}
     if options.inter < 1:

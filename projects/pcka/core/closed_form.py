@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .distributed import all_sum_, world_size
-from .gram import gram_of, pulls, rounding
+from .gram import Comparison, gram_of, rounding
 from .sides import Side, factor, inverse, live, norm, ready
 
 
@@ -52,6 +52,45 @@ def cka_with_gradients(
     return over_features(*sides, debiased, needs, spread)
 
 
+def uncentred_both_ways(
+    x: Tensor,
+    y: Tensor,
+    *,
+    share: float,
+    needs: tuple[bool, bool] = (True, False),
+    spread: str | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """As :func:`cka_with_gradients`, with a share of the CKA over the features in the result.
+
+    As ``|X^T X| = |X X^T|``, that takes the products with ``C = X Y^T`` alone, all N x N::
+
+        CKA      = |C|^2 / (p q)
+        dCKA/dX  = (2/p) (C Y / q - CKA K X / p)
+
+    Args:
+        x, y: ``(G, N, D)``.
+        share: in [0, 1], the rest being the CKA over the samples.
+        spread: ``"features"`` or None.
+    """
+    sides = ready(x, False, spread), ready(y, False, spread)
+    both = Comparison(*map(gram_of, sides), False, spread)
+    cross = torch.bmm(sides[0].features, sides[1].features.mT)
+    if spread:
+        all_sum_(cross)
+    inter = norm(cross).square() * both.inverses[0] * both.inverses[1] * both.live
+    value = (1 - share) * both.value() + share * inter.clamp(0, 1)
+    gradients = [None, None]
+    for i in (0, 1):
+        if needs[i]:
+            common = share * both.factor(i)
+            pull = both.pull(i).mul_(1 - share)
+            pull.addcmul_(both.unit(i), common * inter, value=-1)
+            toward = (cross if i == 0 else cross.mT) * (common * both.inverses[1 - i])
+            gradients[i] = torch.bmm(pull, sides[i].features)
+            gradients[i].baddbmm_(toward, sides[1 - i].features)
+    return value.flatten(), *gradients
+
+
 def samples_pay(n: int, dx: int, dy: int, needs: tuple[bool, bool]) -> bool:
     """Whether products over N samples take fewer multiplications than over Dx and Dy features."""
     # Per sample, of the matrices and of the gradients.
@@ -62,10 +101,10 @@ def samples_pay(n: int, dx: int, dy: int, needs: tuple[bool, bool]) -> bool:
 
 def over_samples(x: Side, y: Side, debiased, needs, spread):
     """By the N x N Gram matrices."""
-    value, found = pulls(gram_of(x), gram_of(y), debiased, needs, spread)
-    return value, *(
-        None if pull is None else torch.bmm(pull, side.features)
-        for pull, side in zip(found, (x, y), strict=True)
+    both = Comparison(gram_of(x), gram_of(y), debiased, spread)
+    return both.value().flatten(), *(
+        torch.bmm(both.pull(i), side.features) if needs[i] else None
+        for i, side in enumerate((x, y))
     )
 
 

@@ -27,39 +27,47 @@ def gram_of(side: Side) -> Gram:
     return Gram(_products(side.features), side.scale, side.noise)
 
 
-def pulls(
-    x: Gram, y: Gram, debiased: bool, needs: tuple[bool, bool], spread: str | None = None
-) -> tuple[Tensor, list[Tensor | None]]:
-    """CKA ``(G,)`` of two Gram matrices, and what pulls at the features of each side.
+class Comparison:
+    """CKA of two Gram matrices, and what pulls at the features of each side.
 
-    The gradient of a side is its pull ``(G, N, N)`` times its features. The matrices are
-    overwritten.
+    Everything but ``x`` and ``y``, whose matrices it overwrites, is a number per group.
     """
-    units, inverses = [], []
-    for side in (x, y):
-        matrix, noise = side.matrix, side.noise
-        if spread:
-            all_sum_(matrix)
-        if debiased:
-            noise = rounding(matrix) + noise
-            _u_center_(matrix)
-        inverses.append(inverse(norm(matrix), noise))
-        units.append(matrix.mul_(inverses[-1]))
-    # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
-    k = units[0]
-    difference = units[1].sub_(k)
-    distance = norm(difference).square_()
-    alive = live(*inverses)
-    # (1 - distance / 2) alive: a product, not a fill, so that NaN on the live side stays NaN.
-    value = torch.addcmul(alive, distance, alive, value=-0.5)
-    found = [None, None]
-    for i, side in enumerate((x, y)):
-        if needs[i]:
-            # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
-            pull = difference if i == 0 else difference * (distance / 2 - 1)
-            pull = torch.addcmul(pull, k, distance, value=0.5)
-            found[i] = pull.mul_(factor(side.scale, inverses[i], alive))
-    return value.clamp_(-1.0 if debiased else 0.0, 1.0).flatten(), found
+
+    def __init__(self, x: Gram, y: Gram, debiased: bool, spread: str | None = None):
+        self._sides, self._lowest, self.inverses = (x, y), -1.0 if debiased else 0.0, []
+        for matrix, _, noise in (x, y):
+            if spread:
+                all_sum_(matrix)
+            if debiased:
+                noise = rounding(matrix) + noise
+                _u_center_(matrix)
+            self.inverses.append(inverse(norm(matrix), noise))
+            matrix.mul_(self.inverses[-1])
+        self.live = live(*self.inverses)
+        # By T1 rather than <K, L>: it keeps all digits of 1 - CKA where the two agree.
+        self._difference = y.matrix.sub_(x.matrix)
+        self._distance = norm(self._difference).square_()
+
+    def value(self) -> Tensor:
+        """CKA ``(G, 1, 1)``."""
+        # (1 - distance / 2) live: a product, not a fill, so that NaN on the live side stays NaN.
+        value = torch.addcmul(self.live, self._distance, self.live, value=-0.5)
+        return value.clamp_(self._lowest, 1.0)
+
+    def factor(self, side: int) -> Tensor:
+        return factor(self._sides[side].scale, self.inverses[side], self.live)
+
+    def pull(self, side: int) -> Tensor:
+        """``(G, N, N)``: times the features of a side it is their gradient."""
+        # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
+        pull = self._difference if side == 0 else self._difference * (self._distance / 2 - 1)
+        pull = torch.addcmul(pull, self._sides[0].matrix, self._distance, value=0.5)
+        return pull.mul_(self.factor(side))
+
+    def unit(self, side: int) -> Tensor:
+        """K/p or L/q, ``(G, N, N)``."""
+        k = self._sides[0].matrix
+        return k if side == 0 else self._difference + k
 
 
 def _products(x: Tensor) -> Tensor:

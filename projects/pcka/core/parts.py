@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .gram import Gram, gram_of, pulls
+from .gram import Comparison, Gram, gram_of
 from .sides import centered
 
 
@@ -23,11 +23,10 @@ def cka_of_parts(
     x: Parts, y: Parts, *, center: bool, debiased: bool, needs: tuple[bool, bool]
 ) -> tuple[Tensor, Iterator[Tensor] | None, Iterator[Tensor] | None]:
     """As :func:`~pcka.core.closed_form.cka_with_gradients`, the gradients part by part."""
-    grams = [_sum_of_grams(side, center) for side in (x, y)]
-    value, (pull_x, pull_y) = pulls(*grams, debiased, needs)
-    return value, *(
-        None if pull is None else _gradients(side, pull, center)
-        for side, pull in ((x, pull_x), (y, pull_y))
+    both = Comparison(*(_sum_of_grams(side, center) for side in (x, y)), debiased)
+    return both.value().flatten(), *(
+        _gradients(side, both.pull(i), center) if needs[i] else None
+        for i, side in enumerate((x, y))
     )
 
 
