@@ -50,11 +50,12 @@ def test_powers_of_two_change_no_bit(shape, center, debiased):
 
 
 @pytest.mark.parametrize("grouping", ["channel", "batch", "position"])
+@pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("scale", [1e-20, 1e17])
-def test_scales_of_maps(grouping, scale):
+def test_scales_of_maps(grouping, center, scale):
     t = torch.randn(2, 32, 40, 42, dtype=F64)
     s = 0.5 * t + torch.randn_like(t)
-    options = {"patch_size": 8, "grouping": grouping, "inter": True}
+    options = {"patch_size": 8, "grouping": grouping, "center": center, "inter": True}
     wanted, slope = with_gradient(lambda a, b: patch_cka(a, b, **options), s, t)
     value, gradient = with_gradient(
         lambda a, b: patch_cka(a, b, **options), (scale * s).float(), (scale * t).float()
@@ -100,12 +101,21 @@ def test_dead_side(function, options, constant):
         assert value == 0 and not gradient.any()
 
 
-def test_one_dead_group_among_live_ones():
+@pytest.mark.parametrize(
+    ("constant", "options"),
+    [(2.5, {}), (0.0, {"center": False}), (0.0, {"center": False, "inter": 0.3})],
+    ids=str,
+)
+def test_one_dead_group_among_live_ones(constant, options):
     s, t = torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16)
-    s[:, 1] = 2.5
-    value, gradient = with_gradient(lambda a, b: patch_cka(a, b, patch_size=4), s, t)
+    s[:, 1] = constant
+
+    def value_of(a, b):
+        return patch_cka(a, b, patch_size=4, **options)
+
+    value, gradient = with_gradient(value_of, s, t)
     assert not gradient[:, 1].any() and gradient[:, 0].any()
-    rest = patch_cka(s[:, ::2], t[:, ::2], patch_size=4)
+    rest = value_of(s[:, ::2], t[:, ::2])
     assert value.item() == pytest.approx(rest.item() * 2 / 3, abs=1e-6)
 
 
@@ -135,3 +145,13 @@ def test_single_and_two_samples():
         cka(x, y)
     value, gradient = with_gradient(cka, torch.randn(2, 5, dtype=F64), torch.randn(2, 7, dtype=F64))
     assert value.item() == pytest.approx(1) and gradient.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("inter", [0, 0.3])
+def test_nan_of_one_map_stays_nan(inter):
+    s, t = torch.randn(2, 3, 16, 16), torch.zeros(2, 3, 16, 16)
+    s[1, 2, 3, 4] = torch.nan
+    value, gradient = with_gradient(
+        lambda a, b: patch_cka(a, b, patch_size=4, center=False, inter=inter), s, t
+    )
+    assert value.isnan() and gradient[:, 2].isnan().any() and not gradient[:, :2].any()

@@ -116,6 +116,7 @@ def test_a_death_ends_the_run_and_resume_goes_on(tiny_yaml, two, tmp_path):
         [sys.executable, ROOT / "tools/train_net.py", *common, "--num-gpus", "2", "--resume",
          "--dist-url", "auto", *opts],
         capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as torchrun has it, or sums round otherwise
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["first_iteration"] == 4

@@ -62,10 +62,10 @@ def uncentred_both_ways(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """As :func:`cka_with_gradients`, with a share of the CKA over the features in the result.
 
-    As ``|X^T X| = |X X^T|``, that takes the products with ``C = X Y^T`` alone, all N x N::
+    Over the features the norms are the same, ``|X^T X| = |K|``, so with ``E = X Y^T``::
 
-        CKA      = |C|^2 / (p q)
-        dCKA/dX  = (2/p) (C Y / q - CKA K X / p)
+        CKA      = |E|^2 / (p q)
+        dCKA/dX  = (2/p) (E Y / q - CKA K X / p)
 
     Args:
         x, y: ``(G, N, D)``.
