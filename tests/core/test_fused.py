@@ -103,15 +103,25 @@ def test_inside_a_compiled_model():
         def forward(self, image, teacher):
             return 2 * self.loss(self.conv(image).relu(), teacher)
 
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph.code)
+        return graph.forward
+
     model, image, teacher = Student(), torch.randn(2, 3, 13, 21), torch.randn(2, 6, 13, 21)
     results = []
-    for run in (model, torch.compile(model, backend="aot_eager")):
+    compiled = [torch.compile(model, backend=b) for b in ("aot_eager", backend)]
+    for run in (model, *compiled):
         model.zero_grad()
         loss = run(image, teacher)
         loss.backward()
         results.append((loss.detach(), model.conv.weight.grad.clone()))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
+    for found in results[1:]:
+        for a, b in zip(found, results[0], strict=True):
+            torch.testing.assert_close(a, b)
+    assert any("conv" in code for code in graphs)
+    assert not any("bmm" in code for code in graphs)  # the loss is not traced
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "pad"])

@@ -12,11 +12,14 @@ from torch import Tensor
 Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
 
 
+@torch.compiler.disable
 def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     """``compute``'s value as a differentiable function of x and y, autocast off.
 
     The slopes are kept in place of the intermediate results that autograd would keep, and
     backward is one multiplication. Differentiating twice raises RuntimeError.
+
+    A compiled model calls it as it is: traced, its loops over chunks run several times slower.
     """
     _keep_freed_memory()
     needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x, y))
