@@ -28,9 +28,11 @@ def gram_of(side: Side) -> Gram:
 
 
 class Comparison:
-    """CKA of two Gram matrices, and what pulls at the features of each side.
+    """CKA of two Gram matrices, and what pulls at the features of each side (0: x, 1: y).
 
-    Everything but ``x`` and ``y``, whose matrices it overwrites, is a number per group.
+    Args:
+        x, y: their matrices are overwritten.
+        debiased, spread: as of :func:`~pcka.core.closed_form.cka_with_gradients`.
     """
 
     def __init__(self, x: Gram, y: Gram, debiased: bool, spread: str | None = None):
@@ -55,6 +57,7 @@ class Comparison:
         return value.clamp_(self._lowest, 1.0)
 
     def factor(self, side: int) -> Tensor:
+        """See :func:`~pcka.core.sides.factor`."""
         return factor(self._sides[side].scale, self.inverses[side], self.live)
 
     def pull(self, side: int) -> Tensor:
