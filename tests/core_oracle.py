@@ -6,6 +6,20 @@ Nothing here is fast, safe or batched; that is the point.
 import torch
 import torch.nn.functional as F
 
+ESTIMATORS = [(False, False), (True, False), (True, True)]  # center, debiased
+
+
+def value_and_gradients(function, *tensors):
+    """Of the oracle's functions and of ours alike, with respect to all tensors."""
+    tensors = [t.detach().clone().requires_grad_() for t in tensors]
+    value = function(*tensors)
+    return value.detach(), *torch.autograd.grad(value.sum(), tensors)
+
+
+def assert_same(ours, wanted, tolerance=1e-11):
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
 
 def plain_hsic(k, l, debiased):
     n = len(k)

@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from core_oracle import plain_cka, plain_patch_cka
+from core_oracle import (
+    ESTIMATORS,
+    assert_same,
+    plain_cka,
+    plain_patch_cka,
+    value_and_gradients,
+)
 
 from pcka.core import cka, patch_cka
 from pcka.core.closed_form import over_features, over_samples
@@ -10,18 +16,6 @@ from pcka.core.gram import _BLOCK, _MANY
 from pcka.core.sides import norm, ready
 
 F64 = torch.float64
-ESTIMATORS = [(False, False), (True, False), (True, True)]  # center, debiased
-
-
-def value_and_gradients(function, *tensors):
-    tensors = [t.detach().clone().requires_grad_() for t in tensors]
-    value = function(*tensors)
-    return value.detach(), *torch.autograd.grad(value.sum(), tensors)
-
-
-def assert_same(ours, wanted, tolerance=1e-11):
-    for a, b in zip(ours, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("form", [over_samples, over_features])
