@@ -57,7 +57,7 @@ def patch_cka_with_gradients(
         inputs = [m[chunk] for m in maps]
         outputs = [g if g is None else g[chunk] for g in gradients]
         work = _by_parts if _has_parts(inputs, needs, options) else _at_once
-        value = work(inputs, outputs, dtype, options)
+        value = work(inputs, outputs, needs, dtype, options)
         values[done : done + len(value)] = value
         done += len(value)
     factor = 1 / len(values)
@@ -89,10 +89,9 @@ def _chunks(x: Tensor, grouping: str) -> Iterator[tuple[slice, ...]]:
         yield (*[slice(None)] * axis, slice(start, start + count))
 
 
-def _at_once(maps: Maps, gradients, dtype: torch.dtype, options: Options) -> Tensor:
+def _at_once(maps: Maps, gradients, needs, dtype: torch.dtype, options: Options) -> Tensor:
     """CKA ``(G,)`` of maps that hold whole groups; their gradients are filled."""
     patches = [to_patches(m.to(dtype), *options.cut) for m in maps]
-    needs = tuple(g is not None for g in gradients)
     value, *slopes = _intra_and_inter(*patches, needs, options)
     for gradient, slope in zip(gradients, slopes, strict=True):
         if slope is not None:
@@ -125,7 +124,7 @@ def _intra_and_inter(x: Tensor, y: Tensor, needs: tuple[bool, bool], options: Op
 
 
 def _has_parts(maps: Maps, needs: tuple[bool, bool], options: Options) -> bool:
-    """Whether maps are of one image that is one group and can be taken channels by channels."""
+    """Whether maps are of one image, one group, that is better taken some channels at a time."""
     if options.grouping != "batch" or options.inter or len(maps[0]) > 1:
         return False
     if all(len(list(_chunks(m, "channel"))) == 1 for m in maps):
@@ -135,9 +134,8 @@ def _has_parts(maps: Maps, needs: tuple[bool, bool], options: Options) -> bool:
     return samples_pay(patches, *(m.shape[1] * cells for m in maps), needs)
 
 
-def _by_parts(maps: Maps, gradients, dtype: torch.dtype, options: Options) -> Tensor:
+def _by_parts(maps: Maps, gradients, needs, dtype: torch.dtype, options: Options) -> Tensor:
     """As :func:`_at_once`, some channels at a time."""
-    needs = tuple(g is not None for g in gradients)
     value, *slopes = cka_of_parts(
         *(_parts(m, dtype, options) for m in maps),
         center=options.center,

@@ -1,4 +1,4 @@
-"""CKA together with its gradient, in closed form: all of the arithmetic of this package.
+"""CKA together with its gradient, in closed form: with sides.py and gram.py all of the arithmetic.
 
 With centred features X, Y, Gram matrices ``K = X X^T``, ``L = Y Y^T`` and their norms p, q::
 

@@ -12,7 +12,6 @@ from torch import Tensor
 Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
 
 
-@torch.compiler.disable
 def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     """``compute``'s value as a differentiable function of x and y, autocast off.
 
@@ -21,6 +20,13 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
 
     A compiled model calls it as it is: traced, its loops over chunks run several times slower.
     """
+    if torch.compiler.is_dynamo_compiling():
+        # Here alone, for it imports the compiler.
+        return torch.compiler.disable(_untraced)(compute, x, y)
+    return _untraced(compute, x, y)
+
+
+def _untraced(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     _keep_freed_memory()
     needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in (x, y))
     if any(needs):
