@@ -24,13 +24,13 @@ from timing import argument_parser, describe, medians, prepare
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from classification.building import build_distiller
-from classification.config import load_config
-from classification.data import Data
-from classification.data.tensors import ImageSet, TensorEvalLoader, TensorTrainLoader
-from classification.engine import Engine
-from classification.models import create_model
-from classification.processes import Process
+from pcka.classification.building import build_distiller
+from pcka.classification.config import load_config
+from pcka.classification.data import Data
+from pcka.classification.data.tensors import ImageSet, TensorEvalLoader, TensorTrainLoader
+from pcka.classification.engine import Engine
+from pcka.classification.models import create_model
+from pcka.classification.processes import Process
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "classification"
 CLASSES = 100

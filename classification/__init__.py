@@ -2,17 +2,17 @@
 
 Map of the package (nothing is imported here):
 
-``classification.models``
+``pcka.classification.models``
     the networks of the field's CIFAR-100 and ImageNet tables by name, with the parameter names
     that published checkpoints use, and their intermediate maps by name.
-``classification.checkpoints``
+``pcka.classification.checkpoints``
     reads trained weights in the layouts that people have, safely and strictly.
-``classification.config``, ``classification.data``
+``pcka.classification.config``, ``pcka.classification.data``
     what a run is, and its images.
-``classification.distiller``, ``classification.engine``, ``classification.train``
+``pcka.classification.distiller``, ``pcka.classification.engine``, ``pcka.classification.train``
     student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
     ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
-``classification.comparison``, ``classification.report``, ``classification.figures``
+``pcka.classification.comparison``, ``pcka.classification.report``, ``pcka.classification.figures``
     what ``tools/compare.py``, ``tools/ablate.py`` and ``tools/report.py`` need to know of such
     runs; their pictures.
 """

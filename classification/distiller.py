@@ -20,7 +20,7 @@ class TappedModel:
 
     Args:
         model: ``(B, 3, H, W)`` -> logits ``(B, P)``.
-        names: features of :func:`classification.models.feature_modules`, or ``logits``.
+        names: features of :func:`pcka.classification.models.feature_modules`, or ``logits``.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str] = ()):

@@ -20,8 +20,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pcka.core import loss_shares
 from pcka.core.schedules import progress_at
+from pcka.experiments.classification.finished_run import ClassificationRun, figures
 
-from .analysis import ClassificationRun, figures
 from .config import Config, to_dict
 from .data import Data
 from .data.batches import seed_of

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcka.comparison.run import LOG
 from pcka.environment import ENVIRONMENT, environment
 from pcka.errors import ConfigError
+from pcka.experiments.run import LOG
 
 from .config import Config, config_differences, load_config, save_config
 

@@ -22,7 +22,7 @@ class Stateful(Protocol):
 def save_snapshot(path: Path, parts: Mapping[str, Stateful], values: Mapping[str, Any]) -> None:
     """Write the states of ``parts`` and ``values`` side by side, or leave the file that was there.
 
-    The part ``model`` lies where :func:`classification.checkpoints.load_weights` looks for it.
+    The part ``model`` lies where :func:`pcka.classification.checkpoints.load_weights` looks for it.
     """
     with whole_file(path) as part:
         torch.save({**{name: p.state_dict() for name, p in parts.items()}, **values}, part)

@@ -6,7 +6,8 @@
     python -m classification.train --config-file FILE --eval-only student.weights FILE
     torchrun --nproc-per-node 4 -m classification.train --config-file FILE
 
-Files are merged in order, KEY VALUE pairs (``train.lr 0.1``) last; see ``classification.config``.
+Files are merged in order, KEY VALUE pairs (``train.lr 0.1``) last; see
+``pcka.classification.config``.
 """
 
 import argparse
@@ -17,18 +18,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pcka.classification.building import (
+    build_distiller,
+    build_network,
+    build_run_data,
+    check_teacher,
+)
+from pcka.classification.checkpoints import CheckpointError
+from pcka.classification.config import Config, load_config
+from pcka.classification.data import Data
+from pcka.classification.data.batches import share_of, train_spans
+from pcka.classification.distiller import Distiller
+from pcka.classification.engine import Engine
+from pcka.classification.evaluate import Accuracy, evaluate
+from pcka.classification.processes import Process, join_processes
+from pcka.classification.records import (
+    STUDENT,
+    describe_run,
+    open_folder,
+    read_summary,
+    result_line,
+)
 from pcka.errors import ConfigError
-
-from .building import build_distiller, build_network, build_run_data, check_teacher
-from .checkpoints import CheckpointError
-from .config import Config, load_config
-from .data import Data
-from .data.batches import share_of, train_spans
-from .distiller import Distiller
-from .engine import Engine
-from .evaluate import Accuracy, evaluate
-from .processes import Process, join_processes
-from .records import STUDENT, describe_run, open_folder, read_summary, result_line
 
 logger = logging.getLogger("classification")
 

@@ -5,6 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from detector_fixtures import batch, coco, tiny, tiny_yaml
+
+__all__ = ["batch", "coco", "tiny", "tiny_yaml"]
 
 torch.set_num_threads(1)
 

@@ -14,10 +14,10 @@ import warnings
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.comparison.ablation import run_ablation  # noqa: E402
-from pcka.comparison.ablation_file import load_ablation  # noqa: E402
-from pcka.comparison.ablation_report import write_report  # noqa: E402
-from pcka.comparison.command_line import argument_parser, command, stopping  # noqa: E402
+from pcka.experiments.ablation import run_ablation  # noqa: E402
+from pcka.experiments.ablation_file import load_ablation  # noqa: E402
+from pcka.experiments.ablation_report import write_report  # noqa: E402
+from pcka.experiments.command_line import argument_parser, command, stopping  # noqa: E402
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__, "YAML file that names base, settings and seeds")

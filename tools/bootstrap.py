@@ -33,17 +33,25 @@ if sys.version_info >= (3, 8):
         found["import " + name] = bool(spec and spec.origin)  # a mere folder has no origin
 print(json.dumps(found))
 """
-VERIFY = ("import torch, torchvision, detectron2.engine, pcka; gpu = torch.cuda.is_available();"
-          "print('pcka: ready, torch', torch.__version__, 'on', 'GPU' if gpu else 'CPU')")
+VERIFY = (
+    "import torch, torchvision, detectron2.engine, pcka; gpu = torch.cuda.is_available();"
+    "print('pcka: ready, torch', torch.__version__, 'on', 'GPU' if gpu else 'CPU')"
+)
 CAUSES = (  # what pip prints, and what it means
-    (("no space left", "errno 28", "disk quota"),
-     "The disk is full. Free some, also for TMPDIR; PIP_NO_CACHE_DIR=1 does with 3 GB less."),
-    (("connection", "timed out", "name resolution", "proxy", "sslerror", "certificate"),
-     "The package index could not be reached. Check the network; where yours needs them, set a "
-     "proxy (HTTPS_PROXY), a mirror (PIP_INDEX_URL) or a certificate (PIP_CERT)."),
-    (("no matching distribution", "requires-python", "resolutionimpossible"),
-     "The package index has no build that fits this Python (3.11 to 3.14 do), this system or what "
-     "is installed; or it did not answer."),
+    (
+        ("no space left", "errno 28", "disk quota"),
+        "The disk is full. Free some, also for TMPDIR; PIP_NO_CACHE_DIR=1 does with 3 GB less.",
+    ),
+    (
+        ("connection", "timed out", "name resolution", "proxy", "sslerror", "certificate"),
+        "The package index could not be reached. Check the network; where yours needs them, set a "
+        "proxy (HTTPS_PROXY), a mirror (PIP_INDEX_URL) or a certificate (PIP_CERT).",
+    ),
+    (
+        ("no matching distribution", "requires-python", "resolutionimpossible"),
+        "The package index has no build that fits this Python (3.11 to 3.14 do), this system or "
+        "what is installed; or it did not answer.",
+    ),
 )
 
 
@@ -75,15 +83,19 @@ def find_python(running=sys.version_info[:2]):
         path = shutil.which(f"python3.{minor}")
         if path and subprocess.call([path, "-c", ""], stderr=subprocess.DEVNULL) == 0:
             return path
-    sys.exit("pcka: needs Python 3.11+, this is {}.{}; PATH has none.\nInstall one (Debian, "
-             "apt: python3.11-venv; or conda), then: make env PYTHON=/path/to/it".format(*running))
+    sys.exit(
+        "pcka: needs Python 3.11+, this is {}.{}; PATH has none.\nInstall one (Debian, "
+        "apt: python3.11-venv; or conda), then: make env PYTHON=/path/to/it".format(*running)
+    )
 
 
 def check_disk(venv, usage=shutil.disk_usage):
     free = usage(venv).free / 1e9
     if free < FREE_GB:
-        sys.exit(f"pcka: a new environment needs about {FREE_GB} GB of disk, as torch brings CUDA; "
-                 f"{venv} has {free:.1f}.\nFree some, or put it elsewhere: VENV=/other/disk/env")
+        sys.exit(
+            f"pcka: a new environment needs about {FREE_GB} GB of disk, as torch brings CUDA; "
+            f"{venv} has {free:.1f}.\nFree some, or put it elsewhere: VENV=/other/disk/env"
+        )
 
 
 def probe(python):
@@ -99,8 +111,15 @@ def pip(python, *arguments):
     # The user's settings (mirror, proxy) hold, except what would install elsewhere or ask unseen.
     settings = dict(os.environ, PIP_USER="0", PIP_NO_INPUT="1", PIP_USE_PEP517="1")
     process = subprocess.Popen(  # close_fds=False: if this is killed, its pip still holds the lock
-        [python, "-m", "pip", "install", *arguments], cwd=str(ROOT), env=settings, close_fds=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
+        [python, "-m", "pip", "install", *arguments],
+        cwd=str(ROOT),
+        env=settings,
+        close_fds=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
     lines = []
     for line in process.stdout:
         lines.append("  " + line.strip())
@@ -136,9 +155,25 @@ def install_detectron2(venv, python, found):
     # --no-deps: it asks for numpy<2 and black, and runs without either (`pip check` objects). We
     # accept that, and not a repack, since the untouched file is what the hash vouches for. It also
     # brings a top-level package `tools`: never `import tools`.
-    pip(python, "--target", found["site"], "--python-version", "3.10", "--implementation", "cp",
-        "--abi", "none", "--platform", "any", "--only-binary=:all:", "--no-deps",
-        "--require-hashes", "-r", "requirements-detectron2.txt", *(["--upgrade"] if stale else []))
+    pip(
+        python,
+        "--target",
+        found["site"],
+        "--python-version",
+        "3.10",
+        "--implementation",
+        "cp",
+        "--abi",
+        "none",
+        "--platform",
+        "any",
+        "--only-binary=:all:",
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        "requirements-detectron2.txt",
+        *(["--upgrade"] if stale else []),
+    )
     state(venv, wheel=wheel)
 
 
@@ -161,17 +196,24 @@ def update(venv, python):
     found, ours = probe(python), state(venv).get("ours", False)
     if ours == "new":  # or left half-made, which venv completes
         if subprocess.call([find_python(), "-m", "venv", venv], close_fds=False):
-            sys.exit("pcka: this Python could not make an environment: it may lack its venv module "
-                     f"(Debian:\napt install python3-venv); if not, remove {venv} and try again")
+            sys.exit(
+                "pcka: this Python could not make an environment: it may lack its venv module "
+                f"(Debian:\napt install python3-venv); if not, remove {venv} and try again"
+            )
         found = probe(python)
     if "pip" not in found or tuple(found["python"]) < OLDEST:
-        sys.exit(f"pcka: {venv} is no environment of Python 3.11+ with pip. Name another (VENV=), "
-                 f"or remove it;\nwhere pip alone is missing: {python} -m ensurepip")
+        sys.exit(
+            f"pcka: {venv} is no environment of Python 3.11+ with pip. Name another (VENV=), "
+            f"or remove it;\nwhere pip alone is missing: {python} -m ensurepip"
+        )
     if "torch" not in found:
         check_disk(venv)
         ours = state(venv, ours=True)["ours"]
-    what = ("requirements.lock (from nothing: 2 minutes, 3 GB to download, 6 GB of disk)" if ours
-            else "what is missing beside torch " + found["torch"])
+    what = (
+        "requirements.lock (from nothing: 2 minutes, 3 GB to download, 6 GB of disk)"
+        if ours
+        else "what is missing beside torch " + found["torch"]
+    )
     print(f"pcka: installing {what} in {venv}", flush=True)
     if ours:  # this setuptools builds the packages that have no wheel
         pip(python, "--constraint", "requirements.lock", "setuptools")
@@ -179,8 +221,10 @@ def update(venv, python):
     install_detectron2(venv, python, found)
     pip(python, "--no-deps", "--no-build-isolation", "--editable", ".")
     if subprocess.call([python, "-W", "ignore", "-c", VERIFY]):
-        sys.exit(f"pcka: all is in {venv}, but does not run (see above). torch, torchvision and "
-                 "detectron2 have to be\nof builds that go together; VENV=.venv gets such a set")
+        sys.exit(
+            f"pcka: all is in {venv}, but does not run (see above). torch, torchvision and "
+            "detectron2 have to be\nof builds that go together; VENV=.venv gets such a set"
+        )
     state(venv, stamp=fingerprint(venv))
 
 

@@ -14,10 +14,10 @@ import warnings
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.comparison.command_line import argument_parser, command, stopping  # noqa: E402
-from pcka.comparison.comparison_file import load_comparison  # noqa: E402
-from pcka.comparison.comparison_report import write_report  # noqa: E402
-from pcka.comparison.training import check_runs, train_all  # noqa: E402
+from pcka.experiments.command_line import argument_parser, command, stopping  # noqa: E402
+from pcka.experiments.comparison_file import load_comparison  # noqa: E402
+from pcka.experiments.comparison_report import write_report  # noqa: E402
+from pcka.experiments.scheduler import check_runs, train_all  # noqa: E402
 
 
 def seed_list(text: str) -> list[int]:

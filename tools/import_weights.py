@@ -26,7 +26,7 @@ from pcka.detection.importers import (  # noqa: E402
     settings_to_change,
     write_checkpoint,
 )
-from pcka.detection.teacher_source import zoo_file  # noqa: E402
+from pcka.detection.modeling.teacher_source import zoo_file  # noqa: E402
 
 
 def main(args):

@@ -17,8 +17,8 @@ from pathlib import Path
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.comparison.folders import task_of_run  # noqa: E402
-from pcka.comparison.task import task_of  # noqa: E402
+from pcka.experiments.folders import task_of_run  # noqa: E402
+from pcka.experiments.task import task_of  # noqa: E402
 
 
 def main(args: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
-from pcka.analysis.report import report_page  # noqa: E402
 from pcka.errors import ConfigError  # noqa: E402
+from pcka.experiments.report import report_page  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

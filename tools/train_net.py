@@ -25,9 +25,9 @@ from detectron2.utils.logger import setup_logger  # noqa: E402
 from torch.multiprocessing import ProcessExitedException  # noqa: E402
 
 from pcka.detection import ConfigError, Trainer, load_config, student_config  # noqa: E402
-from pcka.detection.data import register_coco_json  # noqa: E402
-from pcka.detection.preflight import check_run  # noqa: E402
-from pcka.detection.processes import check_processes, machine_and_turn, run_processes  # noqa: E402
+from pcka.detection.checks.preflight import check_run  # noqa: E402
+from pcka.detection.data.coco_json import register_coco_json  # noqa: E402
+from pcka.detection.engine.processes import check_processes, machine_and_turn, run_processes  # noqa: E402
 
 
 def main(args):

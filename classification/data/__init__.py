@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pcka.classification.config_sections import DataConfig
 from pcka.errors import ConfigError
 
-from ..config_sections import DataConfig
 from .batches import split_per_class
 from .cifar import read_cifar
 from .digits import read_digits

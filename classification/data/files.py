@@ -86,7 +86,7 @@ class FileTrainLoader(_FileLoader):
 
     The order is a function of (seed, epoch), the augmentation of an image of (seed, epoch, image),
     so neither workers nor a start in mid-epoch change a batch; what is skipped is not decoded.
-    Arguments as for :class:`classification.data.tensors.TensorTrainLoader`.
+    Arguments as for :class:`pcka.classification.data.tensors.TensorTrainLoader`.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class FileTrainLoader(_FileLoader):
 class FileEvalLoader(_FileLoader):
     """Every image once, shorter side resized and the middle cut, dealt out to the processes.
 
-    Arguments as for :class:`classification.data.tensors.TensorEvalLoader`.
+    Arguments as for :class:`pcka.classification.data.tensors.TensorEvalLoader`.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class TensorTrainLoader(_TensorLoader):
     Args:
         data: all images of the set.
         batch_size: images per step of all processes together; see
-            :func:`classification.data.batches.train_spans` for the last batch.
+            :func:`pcka.classification.data.batches.train_spans` for the last batch.
         mean, std: per channel.
         padding, flip: of the augmentation.
         seed: of order and augmentation, the same on all processes.

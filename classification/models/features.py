@@ -14,7 +14,7 @@ def name_features(*stages: str, last: str, pooled: str = "pool") -> dict[str, st
 def feature_modules(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The submodules whose outputs are the named features.
 
-    Every model of :func:`classification.models.create_model` names ``stage1`` ... ``stageK`` (the
+    Every model of :func:`.create_model` names ``stage1`` ... ``stageK`` (the
     map ``(B, C, H, W)`` after each stage), ``last`` (the map that goes into the pooling) and
     ``pooled`` (``(B, C)`` or ``(B, C, 1, 1)``, what the classifier gets) in its ``features``. Any
     submodule can be named by its path as well, such as ``layer2.0.conv1``.

@@ -11,11 +11,11 @@ Map of the package (nothing is imported here):
 ``pcka.analysis``
     CKA between all layers of two networks, and pictures of it and of Gram matrices; for any torch
     models.
-``pcka.comparison``
+``pcka.experiments``
     runs over seeds, and what they show: comparisons and ablations, for both sides.
 ``pcka.analysis``
     pictures of what distillation did, and the page that gathers them; for both sides.
-``pcka.errors``, ``pcka.keys``, ``pcka.environment``, ``pcka.plotting``
+``pcka.errors``, ``pcka.keys``, ``pcka.environment``, ``pcka.analysis.plotting``
     what both sides share beside it: the error for what a user asked for and cannot have, dotted
     keys into configs, what a run ran on, and the looks of figures.
 """

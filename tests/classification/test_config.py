@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classification.config import Config, config_differences, load_config, save_config, to_dict
-from classification.config_sections import DataConfig, ModelConfig, TeacherConfig
+from pcka.classification.config import Config, config_differences, load_config, save_config, to_dict
+from pcka.classification.config_sections import DataConfig, ModelConfig, TeacherConfig
 from pcka.core import TermSpec
 from pcka.errors import ConfigError
 

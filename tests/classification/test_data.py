@@ -8,11 +8,11 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from classification.config_sections import DataConfig
-from classification.data import build_data
-from classification.data.batches import generator, split_per_class, train_spans
-from classification.data.digits import read_digits
-from classification.data.tensors import (
+from pcka.classification.config_sections import DataConfig
+from pcka.classification.data import build_data
+from pcka.classification.data.batches import generator, split_per_class, train_spans
+from pcka.classification.data.digits import read_digits
+from pcka.classification.data.tensors import (
     ImageSet,
     Normalize,
     TensorEvalLoader,

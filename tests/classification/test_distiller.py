@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from classifier_runs import CPU, TERMS, add_tiny_models, make_config, make_distiller, save_teacher
 from torch import nn
-from training_runs import CPU, TERMS, add_tiny_models, make_config, make_distiller, save_teacher
 
-from classification.building import check_teacher
-from classification.checkpoints import CheckpointError
-from classification.distiller import Distiller, TappedModel, Teacher, build_terms
-from classification.models import create_model
+from pcka.classification.building import check_teacher
+from pcka.classification.checkpoints import CheckpointError
+from pcka.classification.distiller import Distiller, TappedModel, Teacher, build_terms
+from pcka.classification.models import create_model
 from pcka.core import TermSpec, feature_cka, kd_loss, logit_cka
 from pcka.errors import ConfigError
 

@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
-from training_runs import (
+from classifier_runs import (
     CPU,
     TERMS,
     add_tiny_models,
@@ -19,16 +17,18 @@ from training_runs import (
     save_teacher,
     weights,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
-from classification import engine as engine_module
-from classification.config_sections import TrainConfig
-from classification.data import build_data
-from classification.data.batches import seed_of
-from classification.engine import Engine
-from classification.meter import LossMeter
-from classification.models import create_model
-from classification.schedule import learning_rate
-from classification.train import train
+from pcka.classification import engine as engine_module
+from pcka.classification.config_sections import TrainConfig
+from pcka.classification.data import build_data
+from pcka.classification.data.batches import seed_of
+from pcka.classification.engine import Engine
+from pcka.classification.meter import LossMeter
+from pcka.classification.models import create_model
+from pcka.classification.schedule import learning_rate
+from pcka.classification.train import train
 
 
 @pytest.fixture(autouse=True)

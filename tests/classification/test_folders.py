@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from classification.config_sections import DataConfig
-from classification.data import build_data
-from classification.data.files import FileTrainLoader
-from classification.data.tensors import TensorTrainLoader
+from pcka.classification.config_sections import DataConfig
+from pcka.classification.data import build_data
+from pcka.classification.data.files import FileTrainLoader
+from pcka.classification.data.tensors import TensorTrainLoader
 from pcka.errors import ConfigError
 
 CLASSES = ("ant", "bee", "cat")

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classification.config import load_config
-from classification.distiller import LOGITS, TappedModel, build_terms
-from classification.models import create_model
+from pcka.classification.config import load_config
+from pcka.classification.distiller import LOGITS, TappedModel, build_terms
+from pcka.classification.models import create_model
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classification"
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))

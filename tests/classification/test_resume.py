@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_runs import (
+from classifier_runs import (
     CPU,
     TERMS,
     add_tiny_models,
@@ -16,10 +16,10 @@ from training_runs import (
     weights,
 )
 
-from classification import engine as engine_module
-from classification.engine import Engine
-from classification.models import create_model
-from classification.train import train
+from pcka.classification import engine as engine_module
+from pcka.classification.engine import Engine
+from pcka.classification.models import create_model
+from pcka.classification.train import train
 from pcka.errors import ConfigError
 
 NEVER = 1e9

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from training_runs import (
+from classifier_runs import (
     CPU,
     TERMS,
     add_tiny_models,
@@ -13,9 +13,9 @@ from training_runs import (
     save_teacher,
 )
 
-from classification.config import load_config, save_config
-from classification.distiller import Teacher
-from classification.train import train
+from pcka.classification.config import load_config, save_config
+from pcka.classification.distiller import Teacher
+from pcka.classification.train import train
 from pcka.errors import ConfigError
 
 

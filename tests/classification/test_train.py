@@ -8,18 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import classifier_runs
 import pytest
 import torch
-import training_runs
 import yaml
-from training_runs import CPU, TERMS, add_tiny_models, config_file, make_config, save_teacher
+from classifier_runs import CPU, TERMS, add_tiny_models, config_file, make_config, save_teacher
 
-from classification import records
-from classification.checkpoints import load_weights
-from classification.config import load_config
-from classification.engine import Engine
-from classification.models import create_model
-from classification.train import evaluate_student, main, train
+from pcka.classification import records
+from pcka.classification.checkpoints import load_weights
+from pcka.classification.config import load_config
+from pcka.classification.engine import Engine
+from pcka.classification.models import create_model
+from pcka.classification.train import evaluate_student, main, train
 from pcka.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -251,7 +251,7 @@ def test_the_program_killed_and_resumed(tmp_path):
         config_file(tmp_path / f"{folder.name}.yaml", {"output_dir": str(folder), **tree})
         for folder in folders
     ]
-    program = [sys.executable, training_runs.__file__, "--config-file"]
+    program = [sys.executable, classifier_runs.__file__, "--config-file"]
     options = {
         "cwd": ROOT,
         "env": {"PYTHONPATH": f"{ROOT / 'projects'}:{ROOT}", "PATH": "/usr/bin"},

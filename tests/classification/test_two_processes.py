@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import BASE, CPU, TERMS, add_tiny_models, make_config, save_teacher
+from classifier_runs import BASE, CPU, TERMS, add_tiny_models, make_config, save_teacher
 
-from classification import engine as engine_module
-from classification import records
-from classification.data import build_data
-from classification.evaluate import Accuracy, evaluate
-from classification.models import create_model
-from classification.processes import Process, join_processes
-from classification.train import train
+from pcka.classification import engine as engine_module
+from pcka.classification import records
+from pcka.classification.data import build_data
+from pcka.classification.evaluate import Accuracy, evaluate
+from pcka.classification.models import create_model
+from pcka.classification.processes import Process, join_processes
+from pcka.classification.train import train
 from pcka.errors import ConfigError
 
 WORLD = 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from classification.models import create_model, feature_modules, model_names
-from classification.models.layers import channel_shuffle
+from pcka.classification.models import create_model, feature_modules, model_names
+from pcka.classification.models.layers import channel_shuffle
 from pcka.core import Taps
 
 # Parameters at 100 classes (CIFAR-100), at 10 for option A (CIFAR-10), at 1000 for ImageNet.

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from classification.checkpoints import CheckpointError, load_weights
-from classification.models import create_model
+from pcka.classification.checkpoints import CheckpointError, load_weights
+from pcka.classification.models import create_model
 
 CLASSES = 10
 
@@ -182,7 +182,7 @@ def test_a_pickle_of_detectron2(tmp_path):
 
 
 def test_a_whole_model(trained, tmp_path):
-    words = r"an object of classification\.models\.resnet\.ResNet.*torch\.save\(model\.state_dict"
+    words = r"an object of pcka\.classification\.models\.resnet\.ResNet.*torch\.save\(model\.state"
     refused(tmp_path, trained, words)
 
 

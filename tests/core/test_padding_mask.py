@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from pcka.core import (
-    DistillTerms,
-    FeatureShape,
-    TermSpec,
-    cka,
-    mimic_loss,
-    patch_cka,
-)
+from pcka.core import DistillTerms, FeatureShape, TermSpec, cka, mimic_loss, patch_cka
 from pcka.core.features import cells_of_images
 
 STRIDE = 8

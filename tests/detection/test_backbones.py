@@ -7,8 +7,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from torch import nn
 
-import pcka.detection.backbones  # noqa: F401 - registers the backbone
-from pcka.detection.fpn import reading
+import pcka.detection.modeling.narrow_resnet  # noqa: F401 - registers the backbone
+from pcka.detection.modeling.fpn import reading
 
 LEVELS = ["res2", "res3", "res4", "res5"]
 

@@ -13,10 +13,10 @@ import yaml
 from detectron2.config import get_cfg
 
 from pcka.detection import ConfigError, add_pcka_config, build_teacher, load_config
-from pcka.detection.data import register_coco_json
-from pcka.detection.preflight import check_run
+from pcka.detection.checks.preflight import check_run
+from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.engine.trainer import Trainer
 from pcka.detection.terms import term_specs
-from pcka.detection.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 

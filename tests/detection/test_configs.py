@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_runs import train
+from detector_runs import train
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
@@ -13,9 +13,9 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import LOSSES, DistillTerms
 from pcka.detection import load_config, student_config
 from pcka.detection.config import config_differences
-from pcka.detection.data import register_coco_json
-from pcka.detection.features import feature_shapes
-from pcka.detection.teacher_source import teacher_config
+from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.modeling.features import feature_shapes
+from pcka.detection.modeling.teacher_source import teacher_config
 from pcka.detection.terms import term_specs
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from detection_runs import train
+from detector_runs import train
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer, default_setup
@@ -21,9 +21,9 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
 from pcka.detection.config import config_differences
-from pcka.detection.metrics import read_scalars
-from pcka.detection.teacher_source import teacher_config
+from pcka.detection.modeling.teacher_source import teacher_config
 from pcka.detection.terms import term_specs
+from pcka.experiments.detection.metrics import read_scalars
 
 ROOT = Path(__file__).parents[2]
 ADAPTED = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"}]

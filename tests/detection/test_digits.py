@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from pycocotools.coco import COCO
 
-from pcka.detection import digit_scenes, digits
+from pcka.detection.data import digit_scenes, digits
 
 SMALL = {"train": 12, "tune": 4, "val": 5}
 NAMES = [f"digits_{split}" for split in SMALL]

@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, build_teacher, load_config, student_config
-from pcka.detection.teacher_source import teacher_config
+from pcka.detection.modeling.teacher_source import teacher_config
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docs" / "explanation.py"

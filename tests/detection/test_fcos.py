@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.utils.events import EventStorage
 
 from pcka.detection import ConfigError, load_config, student_config
-from pcka.detection.preflight import check_run
+from pcka.detection.checks.preflight import check_run
 
 STAGES = ["res3", "res4", "res5"]
 TINY_FCOS = ("MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FCOS", "MODEL.PCKA.TERMS", [],

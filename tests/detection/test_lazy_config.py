@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from pcka.detection import ConfigError, build_teacher
-from pcka.detection.preflight import check_run
+from pcka.detection.checks.preflight import check_run
 
 RETINANET = """
 from detectron2.config import LazyCall as L

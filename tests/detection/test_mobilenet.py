@@ -9,7 +9,7 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from pcka.detection.mobilenet import MobileNetV2
+from pcka.detection.modeling.mobilenet import MobileNetV2
 
 STAGES = ["res2", "res3", "res4", "res5"]
 

@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from detection_runs import train
+from detector_runs import train
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer
-from pcka.detection.preflight import check_run
+from pcka.detection.checks.preflight import check_run
 
 TERMS = [
     {"NAME": "pcka", "FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "ADAPTER": "conv1x1"},

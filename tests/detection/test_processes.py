@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_runs import train
+from detector_runs import train
 from detectron2.modeling import build_model
 from torch.multiprocessing import ProcessExitedException
 from two_processes import ONE_STAGE, losses_and_gradients, work
 
 from pcka.detection import ConfigError, Trainer
-from pcka.detection.hooks import UnusedParametersHook
-from pcka.detection.processes import check_processes, run_processes
+from pcka.detection.engine.hooks import UnusedParametersHook
+from pcka.detection.engine.processes import check_processes, run_processes
 
 ROOT = Path(__file__).parents[2]
 TRAINING = (
@@ -147,7 +147,7 @@ def test_parameters_without_a_loss_are_named():
 def test_gather_refuses_what_pads_by_itself(tiny, monkeypatch):
     options = (*TRAINING, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", "PanopticFPN")
     build_model(tiny(*options))
-    monkeypatch.setattr("pcka.detection.distiller.world_size", lambda: 2)
+    monkeypatch.setattr("pcka.detection.modeling.distilled_detector.world_size", lambda: 2)
     with pytest.raises(ConfigError, match=r"PanopticFPN pads .* set gather False"):
         build_model(tiny(*options))
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from detection_runs import train
+from detector_runs import train
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage, get_event_storage
 
 from pcka.detection import ConfigError
-from pcka.detection.distiller import DistilledDetector
-from pcka.detection.preflight import check_run
+from pcka.detection.checks.preflight import check_run
+from pcka.detection.modeling.distilled_detector import DistilledDetector
 
 
 def terms(**schedule):

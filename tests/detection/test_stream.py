@@ -10,7 +10,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 
 from pcka.detection import Trainer
-from pcka.detection.stream import TrainingStream, random_state, set_random_state
+from pcka.detection.engine.stream import TrainingStream, random_state, set_random_state
 
 DICTS = [{"file_name": str(i), "height": 10, "width": 10 + (i % 3 != 0)} for i in range(11)]
 

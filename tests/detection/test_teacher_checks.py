@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from detection_runs import train
+from detector_runs import train
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from pcka.detection import ConfigError, FrozenTeacher, build_teacher
-from pcka.detection.preflight import check_run
-from pcka.detection.teacher_checks import (
+from pcka.detection.checks.preflight import check_run
+from pcka.detection.checks.teacher_checks import (
     check_ap,
     check_pixels,
     constants_warnings,

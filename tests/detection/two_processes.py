@@ -4,15 +4,15 @@ import os
 import signal
 
 import torch
-from detection_runs import train
+from detector_runs import train
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from pcka.detection import ConfigError, load_config
-from pcka.detection.data import register_coco_json
-from pcka.detection.processes import share_model
+from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.engine.processes import share_model
 
 # Nothing in it is drawn at random, unlike the proposals of a two-stage detector.
 ONE_STAGE = (

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from torch import Tensor
 
-from ..plotting import GREY, INK
+from .plotting import GREY, INK
 
 
 def normalized_gram(features: Tensor, *, center: bool) -> Tensor:

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plotting import INK, new_figure, title_above
+from .plotting import INK, new_figure, title_above
 
 _WIDTH = 10.0  # inches, at most
 _CELL = 0.62  # the largest side of a cell

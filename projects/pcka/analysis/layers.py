@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Taps
-from ..errors import ConfigError, nearest
+from pcka.core import Taps
+from pcka.errors import ConfigError, nearest
 
 
 class LayerReader:

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..core import logit_cka
-from ..plotting import GREY, INK, new_figure, title_above
+from pcka.core import logit_cka
+
 from .grams import draw_grams, label, normalized_gram
+from .plotting import GREY, INK, new_figure, title_above
 
 _WIDTH, _GAP = 10.0, 0.3  # inches
 _MOST_NAMES = 32  # classes whose names still fit beside a matrix

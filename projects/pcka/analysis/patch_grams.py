@@ -12,10 +12,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..core import cka
-from ..core.patches import PatchSize, check_grid, grid_shape, patch_shape, to_patches
-from ..plotting import INK, new_figure, title_above
+from pcka.core import cka
+from pcka.core.patches import PatchSize, check_grid, grid_shape, patch_shape, to_patches
+
 from .grams import draw_grams, label, normalized_gram
+from .plotting import INK, new_figure, title_above
 
 _WIDTH, _GAP = 10.0, 0.34  # inches
 

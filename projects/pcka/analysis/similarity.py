@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import CKAMatrix
-from ..core.patches import check_choice
-from ..core.products import all_products
+from pcka.core import CKAMatrix
+from pcka.core.patches import check_choice
+from pcka.core.products import all_products
+
 from .layers import LayerReader
 
 POOLS = ("mean", "flatten", "cells")

@@ -1,16 +1,16 @@
 """PCKA for Detectron2.
 
 Importing this registers the meta-architectures ``DistilledDetector`` and ``FCOS``, the backbones of
-``backbones`` (narrow ResNets), ``mobilenet`` and ``fcos``, and the digits data sets, so that
+``narrow_resnet``, ``mobilenet`` and ``fcos``, and the digits data sets, so that
 configs can name them.
 """
 
-from . import backbones, fcos, mobilenet
 from .config import ConfigError, add_pcka_config, load_config, student_config
-from .digits import register_digits
-from .distiller import DistilledDetector
-from .teacher import FrozenTeacher, build_teacher
-from .trainer import Trainer
+from .data.digits import register_digits
+from .engine.trainer import Trainer
+from .modeling import fcos, mobilenet, narrow_resnet
+from .modeling.distilled_detector import DistilledDetector
+from .modeling.teacher import FrozenTeacher, build_teacher
 
 __all__ = [
     "ConfigError",
@@ -18,11 +18,11 @@ __all__ = [
     "FrozenTeacher",
     "Trainer",
     "add_pcka_config",
-    "backbones",
     "build_teacher",
     "fcos",
     "load_config",
     "mobilenet",
+    "narrow_resnet",
     "student_config",
 ]
 

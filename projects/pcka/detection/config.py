@@ -6,7 +6,8 @@ import os
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..errors import ConfigError
+from pcka.errors import ConfigError
+
 from .config_files import SafeCfgNode, explain
 
 META_ARCHITECTURE = "DistilledDetector"

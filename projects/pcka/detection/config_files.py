@@ -8,8 +8,8 @@ from importlib import resources
 
 from detectron2.config import CfgNode
 
-from ..errors import unknown_key
-from ..keys import set_key
+from pcka.errors import unknown_key
+from pcka.keys import set_key
 
 
 class SafeCfgNode(CfgNode):

@@ -2,8 +2,9 @@
 
 from detectron2.config import CfgNode
 
-from ..core import LOSSES, TermSpec
-from ..errors import ConfigError, unknown_key
+from pcka.core import LOSSES, TermSpec
+from pcka.errors import ConfigError, unknown_key
+
 from .config import META_ARCHITECTURE
 from .config_files import widen
 

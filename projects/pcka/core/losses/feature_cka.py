@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from ..cka import cka
-from ..distributed import gather_samples
+from pcka.core.cka import cka
+from pcka.core.distributed import gather_samples
+
 from .base import DistillLoss, check_estimator, check_samples
 
 

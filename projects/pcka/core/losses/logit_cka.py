@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cka import cka, working_dtype
-from ..distributed import gather_samples
-from ..patches import check_choice
+from pcka.core.cka import cka, working_dtype
+from pcka.core.distributed import gather_samples
+from pcka.core.patches import check_choice
+
 from .base import DistillLoss, check_estimator, check_positive
 
 RELATIONS = ("intra", "inter")

@@ -4,10 +4,10 @@ from functools import partial
 
 from torch import Tensor
 
-from ..chunked import Options, patch_cka_with_gradients
-from ..distributed import check_same_shape
-from ..fused import with_gradients
-from ..patches import (
+from pcka.core.chunked import Options, patch_cka_with_gradients
+from pcka.core.distributed import check_same_shape
+from pcka.core.fused import with_gradients
+from pcka.core.patches import (
     GROUPINGS,
     RESIZES,
     PatchSize,
@@ -16,6 +16,7 @@ from ..patches import (
     check_grid,
     patch_shape,
 )
+
 from .base import DistillLoss, check_estimator
 
 

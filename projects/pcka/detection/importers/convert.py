@@ -8,7 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from ..config import ConfigError
+from pcka.detection.config import ConfigError
+
 from .inputs import is_version_1, relu_before_p7
 from .names import BOTTOM_UP, MMDETECTION, detectron2_names, framework, reason_unmapped
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..config import ConfigError
+from pcka.detection.config import ConfigError
 
 # Where training programs keep the weights in their checkpoints.
 _NESTED = ("state_dict", "model")

@@ -4,8 +4,9 @@ import re
 
 from detectron2.config import CfgNode
 
-from ..config import ConfigError
-from ..config_files import lookup
+from pcka.detection.config import ConfigError
+from pcka.detection.config_files import lookup
+
 from .names import MMDETECTION
 
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

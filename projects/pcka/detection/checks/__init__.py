@@ -1,0 +1,1 @@
+"""Checks before training starts: the whole run, and its teacher."""

@@ -1,0 +1,1 @@
+"""Training: the trainer, its hooks, its data stream, precision and processes."""

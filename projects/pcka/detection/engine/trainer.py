@@ -1,0 +1,184 @@
+"""detectron2's trainer, with COCO evaluation and a resume that continues the same run."""
+
+import logging
+import os
+import weakref
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from pcka.detection.config import ConfigError
+from pcka.detection.modeling.distilled_detector import DistilledDetector
+from pcka.detection.terms import distils
+
+from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
+from .precision import MixedPrecisionTrainer, step_dtype
+from .processes import share_buffers, share_model
+from .stream import TrainingStream, random_state, set_random_state
+
+
+class Trainer(DefaultTrainer):
+    """``DefaultTrainer`` for a config with MODEL.PCKA.
+
+    A config without any active term trains exactly as ``DefaultTrainer`` does, detectron2's own
+    loader included. With terms, a run that is killed and resumed ends in the same weights as one
+    that was not (CPU, as many processes as before).
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: of all processes together; with SOLVER.REFERENCE_WORLD_SIZE, of so many.
+
+        Raises:
+            ConfigError: maps too small for a term, or what several processes cannot train.
+        """
+        # Not DefaultTrainer's own: its DDP wants GPUs, its mixed precision CUDA and float16.
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        dtype = step_dtype(cfg)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        if hasattr(loader, "stream"):
+            check_maps(cfg, model, loader.stream.sizes)
+        parts = share_model(model), loader, optimizer
+        self._trainer = (
+            SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @property
+    def exact_resume(self) -> bool:
+        return hasattr(self.data_loader, "stream")
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As detectron2's; ConfigError where not all processes see the checkpoint."""
+        super().resume_or_load(resume)
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise ConfigError(
+                f"the processes would go on from the iterations {starts}: to resume, OUTPUT_DIR "
+                f"{self.cfg.OUTPUT_DIR} has to be one folder that all machines see"
+            )
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, seed: int | None = None, skip_steps: int = 0):
+        """detectron2's loader; with active terms over a stream that can be taken up again."""
+        if not distils(cfg) or cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            return super().build_train_loader(cfg)
+        dicts = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=(
+                cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+            ),
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        stream = TrainingStream(
+            dicts,
+            DatasetMapper(cfg, is_train=True),
+            seed=comm.shared_random_seed() if seed is None else seed,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            skip_steps=skip_steps,
+        )
+        loader = build_detection_train_loader(
+            stream,
+            mapper=None,
+            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            # Else starting the loader would draw from the model's random numbers.
+            seed=stream.seed,
+        )
+        loader.stream = stream
+        return loader
+
+    def build_hooks(self):
+        hooks = super().build_hooks()
+        if self.exact_resume:
+            # Before the checkpointer asks for it.
+            hooks.insert(0, RandomStateHook())
+        if distils(self.cfg):
+            hooks.insert(0, TeacherCheckHook())
+        if comm.get_world_size() > 1:
+            hooks.insert(0, UnusedParametersHook())
+        if not comm.is_main_process():
+            return hooks
+        period = self.cfg.MODEL.PCKA.PICTURE_PERIOD
+        if period > 0 and distils(self.cfg) and self.cfg.DATASETS.TEST:
+            # Here, as drawing takes time to import; first, before the writers write.
+            from pcka.experiments.detection.picture_hook import PictureHook
+
+            hooks.insert(0, PictureHook(period))
+        # Last, after the final evaluation.
+        return [*hooks, SummaryHook()]
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(
+            dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        )
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model, evaluators=None):
+        """As detectron2's, of one model on all processes.
+
+        In a distillation run without a trace in the random state: a resumed run does not repeat
+        the evaluations that the first one made on its way.
+        """
+        share_buffers(model)
+        if not distils(cfg):
+            return super().test(cfg, model, evaluators)
+        state = random_state()
+        try:
+            return super().test(cfg, model, evaluators)
+        finally:
+            set_random_state(state)
+
+
+def check_maps(cfg: CfgNode, model: DistilledDetector, sizes) -> None:
+    """Stop if an image of the data is too small for a term's patches on some level.
+
+    Args:
+        sizes: ``(n, 2)`` height and width of the training images in pixels.
+
+    Raises:
+        ConfigError: names term, level, image size and remedy.
+    """
+    if cfg.INPUT.CROP.ENABLED:  # sizes are only known once a crop is drawn
+        return
+    short = min(cfg.INPUT.MIN_SIZE_TRAIN)
+    divisor = max(model.student.backbone.size_divisibility, 1)
+    for height, width in sorted({tuple(size) for size in sizes.tolist()}):
+        h, w = height, width
+        if short > 0:
+            h, w = ResizeShortestEdge.get_output_shape(h, w, short, cfg.INPUT.MAX_SIZE_TRAIN)
+        h, w = (-(-side // divisor) * divisor for side in (h, w))
+        for key, pair in model.distill.pairings.items():
+            stride = pair.stride
+            try:
+                model.distill.losses[key].check_map(-(-h // stride), -(-w // stride))
+            except ValueError as error:
+                raise ConfigError(
+                    f"MODEL.PCKA.TERMS: {key}: an image of {height}x{width} pixels, {h}x{w} in "
+                    f"the network, gives {error}"
+                ) from error

@@ -1,0 +1,1 @@
+"""Networks: the distilled detector, its teacher, and the backbones that configs name."""

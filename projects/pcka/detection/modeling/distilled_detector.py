@@ -1,0 +1,172 @@
+"""The meta-architecture: an unmodified student detector that also learns from a teacher."""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from pcka.core import DistillTerms, Taps, gradient_ratios, loss_shares
+from pcka.core.distributed import world_size
+from pcka.core.schedules import progress_at
+from pcka.detection.config import ConfigError
+from pcka.detection.terms import term_specs
+
+from .features import feature_modules, feature_shapes
+from .padding import padded_alike
+from .teacher import FrozenTeacher, build_teacher
+
+_PREFIX = "student."
+
+
+@META_ARCH_REGISTRY.register()
+class DistilledDetector(nn.Module):
+    """Student losses plus distillation losses; in evaluation, just the student.
+
+    The student's own ``forward`` runs and its features are read by hooks, so any detectron2
+    detector with a ``backbone`` can be a student. In the state dict the student's keys carry no
+    prefix: a checkpoint loads into the plain detector. Adapters lie under ``distill.``; the
+    teacher is not part of the module.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        teacher: FrozenTeacher | None = None,
+        distill: DistillTerms | None = None,
+        max_iter: int | None = None,
+        mask_padding: bool = False,
+        gradient_period: int = 0,
+    ):
+        """
+        Args:
+            student: a detectron2 meta-architecture.
+            teacher: None trains the student alone.
+            distill: the terms between the two, given with the teacher.
+            max_iter: iterations of the whole run, for the terms' schedules; None: their weights
+                stay as they are.
+            mask_padding: leave the padding of the batch out of the losses of maps.
+            gradient_period: iterations between two measurements of ``gradient_ratios``; 0: none.
+        """
+        super().__init__()
+        if (teacher is None) != (distill is None):
+            raise ValueError("a teacher and terms come together, or neither does")
+        self.student = student
+        self.teacher = teacher
+        self.max_iter = max_iter
+        self.mask_padding = mask_padding
+        if distill is not None:
+            self.distill = distill
+        self.gradient_period = gradient_period
+        self.taps = Taps(feature_modules(student))
+        self.register_state_dict_post_hook(_strip_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+        self.register_load_state_dict_post_hook(_strip_reported)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        specs = term_specs(cfg)
+        name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
+        if name not in META_ARCH_REGISTRY or name == cls.__name__:
+            raise ConfigError(f"MODEL.PCKA.STUDENT_META_ARCHITECTURE {name!r} is not registered")
+        student = META_ARCH_REGISTRY.get(name)(cfg)
+        if not specs:
+            return {"student": student}
+        teacher = build_teacher(cfg)
+        try:
+            distill = DistillTerms(specs, feature_shapes(student), teacher.feature_shapes)
+        except ValueError as error:
+            raise ConfigError(f"MODEL.PCKA.TERMS: {error}") from error
+        if distill.gathers and world_size() > 1 and hasattr(student, "sem_seg_head"):
+            raise ConfigError(
+                f"MODEL.PCKA.TERMS: {name} pads the ground truth of its segmentation by itself and "
+                "cannot follow the common size that gather needs: set gather False"
+            )
+        return {
+            "student": student,
+            "teacher": teacher,
+            "distill": distill,
+            "max_iter": cfg.SOLVER.MAX_ITER,
+            "mask_padding": cfg.MODEL.PCKA.MASK_PADDING,
+            "gradient_period": cfg.MODEL.PCKA.GRADIENT_PERIOD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.student.device
+
+    def forward(self, batched_inputs: list[dict]):
+        """As the student's: a dict of losses in training, a list of results in evaluation."""
+        if not self.training or self.teacher is None:
+            return self.student(batched_inputs)
+        progress = None
+        if self.max_iter is not None:
+            progress = progress_at(get_event_storage().iter, self.max_iter)
+        backbones = (self.student.backbone, self.teacher.model.backbone)
+        with padded_alike(*backbones if self.distill.gathers else ()):
+            # First: what its forward takes for a while then does not come on top of the student's.
+            names = {pair.teacher for pair in self.distill.on(progress).values()}
+            taught = self.teacher(batched_inputs, self.device, names) if names else {}
+            with self.taps.record() as features:
+                losses = self.student(batched_inputs)
+            sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
+            losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
+        self._watch(losses, features, progress)
+        return losses
+
+    def _watch(
+        self, losses: dict[str, Tensor], features: dict[str, Tensor], progress: float | None
+    ) -> None:
+        """Stop at a loss that is not finite, by name; log CKA, share and pull of every level."""
+        storage = get_event_storage()
+        # One transfer for all of them.
+        stacked = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        values = dict(zip(losses, stacked, strict=True))
+        broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
+        if broken:
+            raise FloatingPointError(
+                f"iteration {storage.iter}: loss is not finite: {broken} (all losses: {values}). "
+                "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
+                "(SOLVER.CLIP_GRADIENTS)"
+            )
+        distill = self.distill
+        scalars = distill.similarities(values, [progress]) | loss_shares(distill.pairings, values)
+        if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
+            scalars |= gradient_ratios(distill.pairings, losses, features)
+        storage.put_scalars(**scalars, smoothing_hint=False)
+
+
+def _strip_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    _rename(state_dict, prefix + _PREFIX, prefix)
+    metadata = getattr(state_dict, "_metadata", None)
+    if metadata is not None:
+        _rename(metadata, prefix + _PREFIX, prefix)
+        # The student's own entry takes the place of the wrapper's.
+        if prefix + _PREFIX[:-1] in metadata:
+            metadata[prefix[:-1]] = metadata.pop(prefix + _PREFIX[:-1])
+
+
+def _add_prefix(module, state_dict, prefix, local_metadata, *unused) -> None:
+    for key in list(state_dict):
+        rest = key.removeprefix(prefix)
+        if key.startswith(prefix) and not rest.startswith(("distill.", _PREFIX)):
+            state_dict[prefix + _PREFIX + rest] = state_dict.pop(key)
+    # Version marks of submodules: torch looks them up by the prefixed name.
+    metadata = getattr(state_dict, "_metadata", None)
+    if metadata is not None:
+        for key in list(metadata):
+            if key and not key.startswith(("distill", _PREFIX)):
+                metadata.setdefault(prefix + _PREFIX + key.removeprefix(prefix), metadata[key])
+
+
+def _strip_reported(module: nn.Module, incompatible_keys) -> None:
+    for keys in (incompatible_keys.missing_keys, incompatible_keys.unexpected_keys):
+        keys[:] = [key.removeprefix(_PREFIX) for key in keys]
+
+
+def _rename(mapping: dict, old: str, new: str) -> None:
+    for key in list(mapping):
+        if key.startswith(old):
+            mapping[new + key.removeprefix(old)] = mapping.pop(key)

@@ -1,0 +1,1 @@
+"""Classifiers in experiments: how their runs are read, compared and drawn."""

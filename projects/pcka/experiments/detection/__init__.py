@@ -1,0 +1,1 @@
+"""Detectors in experiments: how their runs are read, compared and drawn."""

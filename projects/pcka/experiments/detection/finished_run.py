@@ -1,0 +1,212 @@
+"""A finished run of a detector, opened again, and the pictures of what its student took over."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.modeling import build_model
+from matplotlib.figure import Figure
+from torch import nn
+
+from pcka.analysis import LayerReader, gram_figure, heatmap_figure, layer_similarity
+from pcka.analysis.layers import check_layer
+from pcka.core import DistillTerms, PatchCKA
+from pcka.core.features import on_common_extent
+from pcka.detection.config import ConfigError, load_config, student_config
+from pcka.detection.data.coco_json import check_datasets, register_coco_json
+from pcka.detection.files import fetch
+from pcka.detection.modeling.features import feature_modules, feature_shapes
+from pcka.detection.modeling.teacher import FrozenTeacher
+from pcka.detection.terms import distils
+from pcka.experiments.folders import weights_of_run
+
+logger = logging.getLogger(__name__)
+
+DISTILLED = "distilled student"
+IMAGES = 16  # over which layers are compared: on a CPU, seconds to minutes
+
+
+@dataclass(frozen=True)
+class DetectionRun:
+    """The networks of a run.
+
+    Attributes:
+        cfg: of the run, on a device that is here.
+        students: by what to call them: the one before or without distillation, then the distilled.
+        teacher: as it taught.
+        terms: per student that has any, with the adapters of its time; the last are the run's.
+    """
+
+    cfg: CfgNode
+    students: dict[str, nn.Module]
+    teacher: FrozenTeacher
+    terms: dict[str, DistillTerms]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.cfg.MODEL.DEVICE)
+
+    def reader(self, network: nn.Module | FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
+        """The levels of the FPN and the stages below, or those named; batches are as detectron2's.
+
+        Raises:
+            ConfigError: a name that the network does not have.
+        """
+        model, forward = network, None
+        if isinstance(network, FrozenTeacher):
+            model, forward = network.model, lambda inputs: network(inputs, self.device)
+        strides = {n: s.stride for n, s in feature_shapes(model).items() if s.stride}
+        for name in names:
+            check_layer(name, list(strides), where=type(model).__name__)
+        return LayerReader(
+            model,
+            feature_modules(model),
+            forward=forward,
+            strides={name: strides[name] for name in names or strides},
+        )
+
+    def inputs(self, images: int, first: int = 0) -> Iterator[list[dict]]:
+        """Evaluation images, one by one, as the student's evaluation makes them."""
+        mapper = DatasetMapper(self.cfg, is_train=False)
+        for record in DatasetCatalog.get(self.cfg.DATASETS.TEST[0])[first : first + images]:
+            yield [mapper(record)]
+
+
+def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
+    """Build the networks of a finished distillation and load their weights.
+
+    Args:
+        folder: output folder of ``tools/train_net.py``.
+        alone: that of the student trained alone; else the student stands beside its own initial
+            weights, drawn again from the run's seed.
+
+    Raises:
+        ConfigError: no run, one that is not finished or had no teacher, a teacher or data that are
+            gone.
+    """
+    weights = weights_of_run(Path(folder), task="detection")
+    cfg = _config(folder)
+    if not distils(cfg):
+        raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
+    students = {"student alone": _trained_alone(Path(alone))} if alone else {}
+    register_coco_json(cfg)
+    problems = check_datasets(cfg, list(cfg.DATASETS.TEST[:1]))
+    if problems or not cfg.DATASETS.TEST:
+        raise ConfigError(f"no images of DATASETS.TEST: {'; '.join(problems) or 'it is empty'}")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        if cfg.SEED >= 0:
+            torch.manual_seed(cfg.SEED)
+        model = build_model(cfg)
+    terms = {}
+    if not alone:
+        if cfg.MODEL.WEIGHTS:
+            path = fetch(cfg.MODEL.WEIGHTS, "the student's initial weights (MODEL.WEIGHTS)")
+            DetectionCheckpointer(model).load(path)
+        # Without a seed, the weights that it began with are not to be had again.
+        name = "student before" if cfg.SEED >= 0 else "student before, of another seed"
+        students[name], terms[name] = deepcopy(model.student), deepcopy(model.distill)
+    DetectionCheckpointer(model).load(str(weights))
+    students[DISTILLED], terms[DISTILLED] = model.student, model.distill
+    return DetectionRun(cfg, students, model.teacher, terms)
+
+
+def draw_pictures(
+    folder: str | Path,
+    *,
+    alone: str | Path = "",
+    images: int | None = None,
+    image: int = 0,
+    student_layers: Sequence[str] = (),
+    teacher_layers: Sequence[str] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures: CKA between layers, and Gram matrices of every level of PatchCKA.
+
+    Args:
+        folder, alone: see :func:`open_run`.
+        images: of the evaluation, the first so many, over which layers are compared.
+        image: the one whose Gram matrices are drawn, counted from 0.
+        student_layers, teacher_layers: levels such as p3 or res4; empty: all.
+
+    Raises:
+        ConfigError: see :func:`open_run`, a layer or an image that is not there.
+    """
+    layers = {"student_layers": student_layers, "teacher_layers": teacher_layers}
+    yield from figures(open_run(folder, alone=alone), images=images, image=image, **layers)
+
+
+def figures(
+    run: DetectionRun,
+    *,
+    images: int | None = None,
+    image: int = 0,
+    student_layers: Sequence[str] = (),
+    teacher_layers: Sequence[str] = (),
+) -> Iterator[tuple[str, Figure]]:
+    """Those of :func:`draw_pictures`, of a run that is open."""
+    inputs = next(run.inputs(1, image), None)
+    if inputs is None:
+        raise ConfigError(f"{run.cfg.DATASETS.TEST[0]} has no image {image}")
+    teacher = run.reader(run.teacher, teacher_layers)
+    students = {name: run.reader(net, student_layers) for name, net in run.students.items()}
+    for name, student in students.items():
+        found = layer_similarity(student, teacher, run.inputs(images or IMAGES), pool="cells")
+        title = f"CKA between layers, {name}, {run.cfg.DATASETS.TEST[0]}"
+        yield f"layers_{_slug(name)}", heatmap_figure(*found, title, row_label=name)
+    for name, figure in _patch_figures(run, inputs, f"image {image}"):
+        yield f"patches_{name}", figure
+
+
+def _patch_figures(
+    run: DetectionRun, inputs: list[dict], image: str
+) -> Iterator[tuple[str, Figure]]:
+    """By the names of the losses of PatchCKA."""
+    taught = run.reader(run.teacher)(inputs)
+    learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
+    pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
+    *_, distill = run.terms.values()
+    for key, pair in distill.pairings.items():
+        loss = distill.losses[key]
+        if not isinstance(loss, PatchCKA):
+            continue
+        maps = {}
+        for name, features in learnt.items():
+            x, y = on_common_extent(
+                features[pair.student], taught[pair.teacher], pair.stride, pair.teacher_stride
+            )
+            maps["teacher"] = y[0]
+            with torch.no_grad():  # as the loss sees it
+                maps[name] = (run.terms[name].adapters[key](x) if name in run.terms else x)[0]
+        options = {k: v for k, v in loss.options.items() if k not in ("inter", "gather")}
+        (p, q), kind = options["patch_size"], "centred" if options["center"] else "uncentred"
+        title = (
+            f"{pair.student}, {image}: patches of {p}x{q} cells, grouping "
+            f"{options['grouping']}, {kind}"
+        )
+        yield key, gram_figure(pixels, maps, stride=pair.stride, title=title, **options)
+
+
+def _config(folder: str | Path) -> CfgNode:
+    cfg = load_config(str(Path(folder) / "config.yaml"))
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info(f"{folder}: trained on {cfg.MODEL.DEVICE}, computes on the CPU here")
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _trained_alone(folder: Path) -> nn.Module:
+    weights = weights_of_run(folder, task="detection")
+    cfg = student_config(_config(folder))
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(str(weights))
+    return model
+
+
+def _slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "_")

@@ -1,0 +1,36 @@
+"""The section of a page that shows the relations which a student took over."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from matplotlib.figure import Figure
+
+from .page import Picture, Section
+from .run import Run
+
+
+def relations_section(
+    runs: Mapping[str, Run], draw: Callable[..., Iterator[tuple[str, Figure]]]
+) -> Section:
+    """CKA between layers, and Gram matrices, of the last run that was taught.
+
+    Args:
+        runs: by label; the first that was not taught stands beside the distilled student, else its
+            own initial weights do.
+        draw: the task's ``draw_pictures``: a folder, ``alone`` -> names and figures.
+    """
+    title = "Relations"
+    taught = {label: run for label, run in runs.items() if run.task.needs_teacher(run.config)}
+    alone = [run.output_dir for label, run in runs.items() if label not in taught][:1]
+    if not taught:
+        return Section(title, ["No run here was taught."])
+    label, run = list(taught.items())[-1]
+    try:
+        figures = list(draw(run.output_dir, alone=alone[0] if alone else ""))
+    except ValueError as error:  # ConfigError and CheckpointError among them
+        return Section(title, [f"They cannot be drawn: {error}"])
+    text = [f"Of {label}: CKA between its layers and the teacher's, and what the terms compare."]
+    pictures = [
+        Picture(figure, f"{name.replace('_', ' ')}, of {label}", wide=True)
+        for name, figure in figures
+    ]
+    return Section(title, text, pictures)

@@ -1,0 +1,50 @@
+"""An ablation of a task that trains in a blink."""
+
+import pytest
+import yaml
+
+from pcka.experiments import task
+
+
+@pytest.fixture
+def fake_task(monkeypatch):
+    """The task ``fake`` in this process."""
+    monkeypatch.setitem(task.TASKS, "fake", "fake_task")
+
+
+@pytest.fixture
+def content(tmp_path):
+    """A base, one named setting and a grid that is tuned."""
+    (tmp_path / "base.yaml").write_text("{}")
+    (tmp_path / "taught.yaml").write_text("{taught: true, terms: [{name: kd, size: 1}]}")
+    taught = str(tmp_path / "taught.yaml")
+    return {
+        "TASK": "fake",
+        "TITLE": "Made up",
+        "OUTPUT_DIR": str(tmp_path / "out"),
+        "TEACHER": {"CONFIG_FILE": str(tmp_path / "base.yaml")},
+        "BASE": {"NAME": "alone", "CONFIG_FILE": str(tmp_path / "base.yaml")},
+        "SETTINGS": [
+            {"NAME": "fixed", "CONFIG_FILE": taught, "OPTS": ["kind", "a"]},
+            {
+                "NAME": "grid",
+                "CONFIG_FILE": taught,
+                "AXES": {"kind": {"KEY": "kind", "VALUES": ["a", "b"]}},
+                "TUNE": {"KEY": "weight", "VALUES": [1, 3, 10]},
+            },
+        ],
+        "SEEDS": [1, 2, 3],
+        "TUNING": {"SEEDS": [101], "OPTS": ["images", "tune"]},
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(content)`` -> path of the file."""
+
+    def write(content):
+        path = tmp_path / "ablation.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
