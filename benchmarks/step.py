@@ -19,10 +19,10 @@ from timing import argument_parser, describe, medians, peak_bytes, prepare
 
 from pcka.core import DistillTerms
 from pcka.detection import FrozenTeacher, load_config, student_config
+from pcka.detection.config_terms import term_specs
 from pcka.detection.modeling.distilled_detector import DistilledDetector
 from pcka.detection.modeling.features import feature_shapes
 from pcka.detection.modeling.teacher_source import teacher_config
-from pcka.detection.terms import term_specs
 
 CONFIG = Path(__file__).parents[1] / "configs" / "pcka_faster_rcnn.yaml"
 OBJECTS = 8  # per image

@@ -13,6 +13,6 @@ Map of the package (nothing is imported here):
     student, teacher and terms; the training loop, with ``schedule``, ``meter``, ``evaluate``,
     ``snapshot`` (to resume from), ``records`` (a run's folder) and ``processes``; the command.
 ``pcka.classification.comparison``, ``pcka.classification.report``, ``pcka.classification.figures``
-    what ``tools/compare.py``, ``tools/ablate.py`` and ``tools/report.py`` need to know of such
+    what ``pcka study``, ``pcka study`` and ``tools/report.py`` need to know of such
     runs; their pictures.
 """

@@ -1,52 +1,53 @@
-"""Trained weights, in the layouts in which people have them, into a model of the zoo.
+"""Loading trained weights, in the layouts in which people have them, into a classifier."""
 
-A checkpoint is read as data alone (``weights_only``): a file from the internet cannot run code.
-"""
-
-import argparse
 import os
-import pickle
-import re
-import tarfile
-import zipfile
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcka.checkpoints import (
+    CheckpointError,
+    check_finite,
+    find_state,
+    read_checkpoint,
+    without_prefix,
+)
+
 from .models import create_model, model_names
 
-# Training scripts store their options as a Namespace and accuracies as numpy scalars; the latter
-# are pickled under two module names, before and since numpy 2.
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-_SAFE_GLOBALS = [
-    argparse.Namespace,
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(code)) for code in ("f4", "f8", "i8")),
-]
-_STATE_KEYS = ("model", "state_dict")
-_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _DETECTOR = (
-    "backbone.fpn", "backbone.bottom_up.", "proposal_generator.", "roi_heads.", "roi_head.",
-    "rpn_head.", "bbox_head.", "neck.", "rpn.",
-)  # fmt: skip
+    "backbone.fpn",
+    "backbone.bottom_up.",
+    "stem.",
+    "res2.",
+    "proposal_generator.",
+    "roi_heads.",
+    "roi_head.",
+    "rpn_head.",
+    "bbox_head.",
+    "neck.",
+    "rpn.",
+)
+
+# Old files lack these counters of BatchNorm, and training does not need them.
+_COUNTER = "num_batches_tracked"
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of the model; the message names the file and the remedy."""
-
-
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What was loaded: ``layout`` says where in the file, such as ``state_dict: module.*``."""
+    """A report of what was loaded.
+
+    Attributes:
+        path: the file.
+        layout: where in it the weights stood, such as ``state_dict: module.*``.
+        keys: how many entries were read.
+    """
 
     path: str
     layout: str
@@ -59,134 +60,50 @@ class LoadedWeights:
 def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
     """Fill ``model`` from a checkpoint; every entry has to fit.
 
-    Layouts: a state dict, bare or under ``model`` or ``state_dict``; its keys plain, under
-    ``module.``, or under ``student.`` beside other parts, which are left aside (mdistiller's
-    ``latest`` and ``best``, ReviewKD). Only ``num_batches_tracked`` may be missing: old files do.
+    The layouts are those of :mod:`pcka.checkpoints`. Older names of parameters are translated by
+    the model's own loading hooks (torchvision's DenseNet). Only ``num_batches_tracked`` may be
+    missing, as in files from before torch 0.4.1.
 
     Args:
-        model: is changed only if all fits.
-        path: of a file written by ``torch.save``.
+        model: changed only if all entries fit.
+        path: of the file.
 
     Raises:
-        CheckpointError: no such file, an archive, not readable as data, no state dict in it, or
-            one of another model or number of classes, with the names of the zoo that it fits.
+        CheckpointError: no such file, no weights in it, weights with NaN or infinity, or those of
+            another model or number of classes, with the names of the zoo that they fit.
     """
-    path = os.fspath(path)
-    state, layout = _state_dict(_read(path), path)
-    if _shapes(state) != _shapes(model.state_dict()):
-        raise CheckpointError(_explain(_shapes(state), model, path))
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f"{path} holds NaN or infinity in {broken[0]} and {len(broken) - 1} other entries: "
-            "its training diverged, give another checkpoint"
-        )
-    model.load_state_dict(state, strict=False)
-    return LoadedWeights(path, layout, len(state))
-
-
-def _read(path: str) -> object:
-    """The content of the file, on the CPU."""
-    if os.path.isdir(path):
-        files = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
-        raise CheckpointError(f"{path} is a folder: name one of the files in it ({files})")
-    if not os.path.isfile(path):
-        raise CheckpointError(f"no checkpoint {path!r} (looked for {os.path.abspath(path)})")
-    _refuse_archive(path)
+    path = os.path.expanduser(os.fspath(path))
+    found, layout = find_state(read_checkpoint(path), path)
+    state, prefix = without_prefix(found, model.state_dict())
+    # A trial on a copy: loading may rename entries, and a failed one leaves a model half filled.
     try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError, ValueError, AttributeError, LookupError, TypeError, EOFError, OSError,
-        pickle.UnpicklingError,
-    ) as error:  # fmt: skip
-        raise CheckpointError(_unreadable(path, str(error))) from error
-
-
-def _refuse_archive(path: str) -> None:
-    """mdistiller ships its teachers as a ``.tar``; torch's own files are zip archives as well."""
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            members = [member.name for member in islice(archive, 50)]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-        if any(name.endswith("data.pkl") for name in members):
-            return
-    else:
-        return
-    likely = [n for n in members if n.endswith((".pth", ".pt", ".th", ".tar"))] or members
-    raise CheckpointError(
-        f"{path} is an archive, not a checkpoint: unpack it and name the file inside, such as "
-        + ", ".join(likely[:3])
-    )
-
-
-def _unreadable(path: str, reason: str) -> str:
-    # torch's own words advise weights_only=False, which would run whatever the file says.
-    refused = re.search(r"GLOBAL ([\w.]+)", reason)
-    with open(path, "rb") as file:
-        head = file.read(64).lstrip().lower()
-    if not head:
-        return f"{path} is empty: fetch it again"
-    if head.startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
-        return f"{path} is a web page or a link, from a download that failed: fetch it again"
-    if path.endswith(".pkl"):
-        return f"{path} is a pickle, as of detectron2's model zoo: a detector teaches no classifier"
-    if refused:
-        return (
-            f"{path} holds an object of {refused[1]}, and only tensors, numbers and an argparse "
-            "Namespace are read: anything else could run code. If you trust the file, save its "
-            "weights alone: torch.save(model.state_dict(), FILE) where it was made"
-        )
-    return (
-        f"cannot read {path}: it is damaged, cut short, or not written by torch.save; fetch it "
-        "again, or save the weights as torch.save(model.state_dict(), FILE)"
-    )
-
-
-def _state_dict(content: object, path: str) -> tuple[dict[str, Tensor], str]:
-    """The only model's, or the student's, tensors by plain name, and the layout they were in."""
-    layout, state = "bare", content
-    if isinstance(content, Mapping):
-        layout = next((k for k in _STATE_KEYS if isinstance(content.get(k), Mapping)), "bare")
-        state = content if layout == "bare" else content[layout]
-    if not _holds_tensors(state):
-        found = f"a {type(state).__name__}"
-        if isinstance(state, Mapping):
-            found = f"a dictionary of {', '.join(map(str, state))[:200] or 'nothing'}"
-        raise CheckpointError(
-            f"{path} holds no weights, bare or under {' or '.join(_STATE_KEYS)}, but {found}"
-        )
-    prefix = ""
-    while True:
-        found = next((w for w in _WRAPPERS if all(k.startswith(w) for k in state)), None)
-        if found is None and any(k.startswith("student.") for k in state):
-            found = "student."
-        if found is None:
-            return dict(state), f"{layout}: {prefix}*" if prefix else layout
-        prefix += found
-        state = {k.removeprefix(found): v for k, v in state.items() if k.startswith(found)}
-
-
-def _holds_tensors(state: object) -> bool:
-    return (
-        isinstance(state, Mapping)
-        and len(state) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    )
+        misfits = deepcopy(model).load_state_dict(state, strict=False)
+    except RuntimeError as error:  # a shape
+        raise CheckpointError(_explain(found, state, model, path)) from error
+    if any(not k.endswith(_COUNTER) for k in misfits.missing_keys + misfits.unexpected_keys):
+        raise CheckpointError(_explain(found, state, model, path))
+    check_finite(state, path)
+    model.load_state_dict(state, strict=False)
+    return LoadedWeights(path, f"{layout}: {prefix}*" if prefix else layout, len(state))
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
-    """Shapes by key, of all that has to fit."""
-    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    """Return the shapes, by name, of all entries that have to fit."""
+    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith(_COUNTER)}
 
 
-def _explain(found: Shapes, model: nn.Module, path: str) -> str:
-    """Why a file with the shapes ``found`` does not fit the model, and what it is."""
-    if any(key.startswith(_DETECTOR) for key in found):
-        return f"{path} holds a detector ({next(iter(found))}, ...), which teaches no classifier"
-    wanted = _shapes(model.state_dict())
+def _explain(
+    content: Mapping[str, Tensor], state: Mapping[str, Tensor], model: nn.Module, path: str
+) -> str:
+    """Say why the entries of a file do not fit the model, and what they are.
+
+    Args:
+        content: the entries as the file names them.
+        state: the same without the prefixes of wrappers.
+    """
+    if any(key.startswith(_DETECTOR) for key in content):
+        return f"{path} holds a detector ({next(iter(content))}, ...), which teaches no classifier"
+    found, wanted = _shapes(state), _shapes(model.state_dict())
     names, others = _names(wanted), _names(found)
     own = " or ".join(names) or type(model).__name__
     if set(names) & set(others):
@@ -208,12 +125,12 @@ def _explain(found: Shapes, model: nn.Module, path: str) -> str:
 
 
 def _classes(shapes: Shapes) -> int:
-    """Rows of the last matrix, which is the classifier's."""
+    """Return the rows of the last matrix, which is the classifier's; 0 without one."""
     return next((shape[0] for shape in reversed(shapes.values()) if len(shape) == 2), 0)
 
 
 def _names(shapes: Shapes) -> list[str]:
-    """The models of the zoo that have these shapes, at their number of classes."""
+    """Return the models of the zoo that have these shapes, at their number of classes."""
     classes = _classes(shapes)
     return [name for name, other in _zoo(classes).items() if other == shapes] if classes else []
 

@@ -11,9 +11,10 @@ import yaml
 from pcka.core import TermSpec
 from pcka.errors import ConfigError
 from pcka.keys import leaves
+from pcka.yaml_files import read_with_bases
 
-from .config_files import build, merge_pairs, read_files
 from .config_sections import DataConfig, ModelConfig, TeacherConfig, TrainConfig, check
+from .config_tree import build, merge_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def load_config(files: Sequence[str | Path], opts: Sequence[str] = ()) -> Config
     Raises:
         ConfigError: names the file or key, its value, and what it may be.
     """
-    tree = read_files(files)
+    tree = read_with_bases(files)
     merge_pairs(tree, opts)
     return build(Config, tree)
 

@@ -7,20 +7,20 @@ checkpoint ends, on a CPU, in the same bits as one that was not.
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pcka.core import loss_shares
 from pcka.core.schedules import progress_at
-from pcka.experiments.classification.finished_run import ClassificationRun, figures
+from pcka.files import write_json
 
 from .config import Config, to_dict
 from .data import Data
@@ -37,11 +37,13 @@ from .records import (
     SUMMARY,
     save_weights,
     summarize,
-    write_json,
     write_metrics,
 )
 from .schedule import learning_rate
 from .snapshot import load_snapshot, save_snapshot
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger("classification")
 
@@ -57,11 +59,20 @@ class Engine:
         distiller: on the process's device.
         process: this process among all.
         folder: of the run.
+        hooks: called after every evaluation, in the process that writes, with the engine, the
+            number of the epoch and TensorBoard's writer.
     """
 
     def __init__(
-        self, cfg: Config, data: Data, distiller: Distiller, process: Process, folder: Path
+        self,
+        cfg: Config,
+        data: Data,
+        distiller: Distiller,
+        process: Process,
+        folder: Path,
+        hooks: Sequence[Callable[["Engine", int, "SummaryWriter"], None]] = (),
     ):
+        self.hooks = hooks
         self.cfg, self.data, self.process, self.folder = cfg, data, process, folder
         self.distiller, self.student = distiller, distiller.student
         train = cfg.train
@@ -106,6 +117,9 @@ class Engine:
             )
         writer = None
         if self.process.is_main:
+            # Imported lazily: TensorBoard is slow to import, and evaluation does not need it.
+            from torch.utils.tensorboard import SummaryWriter
+
             writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
         with logging_redirect_tqdm(), tqdm(
             total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=2,
@@ -179,7 +193,7 @@ class Engine:
             self.process.device.type, _AUTOCAST.get(amp), enabled=amp in _AUTOCAST
         )
 
-    def _evaluate(self, epoch: int, writer: SummaryWriter | None) -> None:
+    def _evaluate(self, epoch: int, writer: "SummaryWriter | None") -> None:
         """Add this epoch to the history, and write it."""
         rate = learning_rate(self.cfg.train, self.step - 1, len(self.data.train))
         means = self.meter.means(self.process)
@@ -202,11 +216,8 @@ class Engine:
             write_metrics(self.folder / METRICS, self.history)
             for key, value in row.items():
                 writer.add_scalar(key, value, self.step)
-            every = self.cfg.train.picture_every
-            if self.distiller.distill is not None and every and (epoch + 1) % every == 0:
-                sides = {"student": self.student}, self.distiller.teacher, self.distiller.distill
-                for name, figure in figures(ClassificationRun(self.cfg, *sides, self.data)):
-                    writer.add_figure(name, figure, self.step)
+            for hook in self.hooks:
+                hook(self, epoch, writer)
         logger.info(
             "epoch %d of %d: loss %.3f, top-1 %.2f, top-5 %.2f, %.0f images/s", row["epoch"],
             self.cfg.train.epochs, sum(means.values()), row["top1"], row["top5"],
@@ -229,7 +240,7 @@ class Engine:
         if not path.is_file():
             logger.info("%s has no checkpoint yet: starting from the beginning", self.folder)
             return
-        values = load_snapshot(path, self._parts(), self.process.device)
+        values = load_snapshot(path, self._parts())
         self.step, self.history = values["step"], values["history"]
 
     def _parts(self) -> dict[str, Any]:

@@ -6,11 +6,7 @@
 """
 
 import csv
-import json
-import os
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +15,20 @@ from torch import nn
 
 from pcka.environment import ENVIRONMENT, environment
 from pcka.errors import ConfigError
-from pcka.experiments.run import LOG
+from pcka.files import PART, read_json, replacing, save_tensors, write_json
 
 from .config import Config, config_differences, load_config, save_config
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pth"
 STUDENT, STUDENT_EMA = "student.pth", "student_ema.pth"
 METRICS, SUMMARY = "metrics.csv", "summary.json"
+# What a study writes beside a run before it starts; it does not make a folder taken.
+LOG = "train.log"
 # What a run may be resumed with another value of: where and how it computes, not what.
 _MAY_CHANGE = (
     "output_dir", "device", "data.root", "data.download", "data.workers", "data.memory_mb",
     "train.compile", "train.log_every", "train.checkpoint_every", "train.checkpoint_minutes",
 )  # fmt: skip
-
-_PART = ".part"  # ends the name of a file that is being written
 
 
 def open_folder(cfg: Config, *, resume: bool) -> Path:
@@ -54,7 +50,7 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
                 f"{', '.join(changed)}): set these back, or name another folder"
             )
     elif folder.exists() and not (
-        folder.is_dir() and all(f.suffix == _PART or f.name == LOG for f in folder.iterdir())
+        folder.is_dir() and all(f.suffix == PART or f.name == LOG for f in folder.iterdir())
     ):
         raise ConfigError(f"output_dir {folder} holds something else: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,34 +60,19 @@ def open_folder(cfg: Config, *, resume: bool) -> Path:
 def describe_run(cfg: Config, folder: Path, device: torch.device) -> None:
     """Write the resolved config and what it runs on."""
     write_json(folder / ENVIRONMENT, environment(device))
-    with whole_file(folder / CONFIG) as part:
+    with replacing(folder / CONFIG) as part:
         save_config(cfg, part)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what then becomes ``path``: whole, or what was there before."""
-    part = path.with_name(path.name + _PART)
-    yield part
-    os.replace(part, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """``content``, indented."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """The state dict under ``model``, as published checkpoints have it."""
-    with whole_file(path) as part:
-        torch.save({"model": model.state_dict()}, part)
+    save_tensors(path, {"model": {k: v.cpu() for k, v in model.state_dict().items()}})
 
 
 def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
     """One line per evaluation, all of them anew: a resumed run leaves no line twice."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(history)
@@ -131,8 +112,7 @@ def summarize(
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run; None if it is not finished."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(folder / SUMMARY)
 
 
 def result_line(summary: dict[str, Any]) -> str:

@@ -1,14 +1,12 @@
-"""``checkpoint.pth``: what the next step of a run depends on, as tensors and plain values."""
+"""Writing and reading ``checkpoint.pth``, which holds all that a run's next step depends on."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
+from pcka.checkpoints import read_checkpoint
 from pcka.errors import ConfigError
-
-from .records import whole_file
+from pcka.files import save_tensors
 
 
 class Stateful(Protocol):
@@ -24,20 +22,17 @@ def save_snapshot(path: Path, parts: Mapping[str, Stateful], values: Mapping[str
 
     The part ``model`` lies where :func:`pcka.classification.checkpoints.load_weights` looks for it.
     """
-    with whole_file(path) as part:
-        torch.save({**{name: p.state_dict() for name, p in parts.items()}, **values}, part)
+    save_tensors(path, {**{name: p.state_dict() for name, p in parts.items()}, **values})
 
 
-def load_snapshot(
-    path: Path, parts: Mapping[str, Stateful], device: torch.device
-) -> dict[str, Any]:
-    """Fill ``parts``; returns the values beside them.
+def load_snapshot(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Fill ``parts`` and return the values beside them.
 
     Raises:
         ConfigError: a file that cannot be read or is of other parts; it names the remedy.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = read_checkpoint(path)
         for name, part in parts.items():
             part.load_state_dict(content.pop(name))
     except Exception as error:  # torch's reader raises nearly everything on a damaged file

@@ -1,10 +1,11 @@
 """Train an image classifier, alone or taught by another.
 
-    python -m classification.train --config-file FILE [--config-file FILE ...] [KEY VALUE ...]
-    python -m classification.train --config-file FILE --seeds 1,2,3
-    python -m classification.train --config-file FILE --resume
-    python -m classification.train --config-file FILE --eval-only student.weights FILE
-    torchrun --nproc-per-node 4 -m classification.train --config-file FILE
+    pcka classify --config-file FILE [--config-file FILE ...] [KEY VALUE ...]
+    pcka classify --config-file FILE --resume
+    pcka classify --config-file FILE --eval-only student.weights FILE
+    torchrun --nproc-per-node 4 -m pcka.classification.train --config-file FILE
+
+From a checkout, ``python -m classification.train`` is the same command.
 
 Files are merged in order, KEY VALUE pairs (``train.lr 0.1``) last; see
 ``pcka.classification.config``.
@@ -12,8 +13,8 @@ Files are merged in order, KEY VALUE pairs (``train.lr 0.1``) last; see
 
 import argparse
 import logging
-import statistics
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from pcka.classification.building import (
     build_run_data,
     check_teacher,
 )
-from pcka.classification.checkpoints import CheckpointError
 from pcka.classification.config import Config, load_config
 from pcka.classification.data import Data
 from pcka.classification.data.batches import share_of, train_spans
@@ -39,39 +39,36 @@ from pcka.classification.records import (
     read_summary,
     result_line,
 )
+from pcka.cli import exit_status
 from pcka.errors import ConfigError
 
 logger = logging.getLogger("classification")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    args = _parse(arguments)
-    try:
-        cfg = load_config(args.config_file, args.opts)
-        cfg = replace(cfg, device=args.device or cfg.device)
-        with join_processes(cfg.device) as process:
-            _set_up_logging(process)
-            if args.eval_only:
-                evaluate_student(cfg, process)
-            elif args.seeds:
-                train_seeds(cfg, args.seeds, process, resume=args.resume)
-            else:
-                train(cfg, process, resume=args.resume)
-    except (ConfigError, CheckpointError, FloatingPointError) as error:
-        print(f"classification: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("classification: stopped; --resume continues this run", file=sys.stderr)
-        return 130
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    args = _parse(argv)
+    stopped = "stopped; --resume continues this run"
+    return exit_status("classification", lambda: start(args), stopped=stopped)
+
+
+def start(args: argparse.Namespace) -> None:
+    """Train or evaluate as the arguments say, in one process or as torchrun started them."""
+    cfg = load_config(args.config_file, args.opts)
+    cfg = replace(cfg, device=args.device or cfg.device)
+    with join_processes(cfg.device) as process:
+        _set_up_logging(process)
+        if args.eval_only:
+            evaluate_student(cfg, process)
+        else:
+            train(cfg, process, resume=args.resume)
 
 
 def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, Any]:
-    """One run, from its checks to its summary; one that is finished is taken as it is.
+    """Carry out one run from its checks to its summary; a finished one is taken as it is.
 
     Raises:
-        ConfigError, CheckpointError: what the config names cannot be had; before any training.
+        ConfigError: what the config names cannot be had; before any training.
         FloatingPointError: a loss or a prediction that is not finite.
     """
     folder = open_folder(cfg, resume=resume)
@@ -83,7 +80,7 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
     data = build_run_data(cfg, process)
     distiller = build_distiller(cfg, data, process)
     _check_last_batch(cfg, distiller, data, process)
-    engine = Engine(cfg, data, distiller, process, folder)
+    engine = Engine(cfg, data, distiller, process, folder, _hooks(cfg))
     if resume:
         engine.load_checkpoint()
     if distiller.teacher is not None and engine.step == 0:
@@ -100,25 +97,8 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
     return summary
 
 
-def train_seeds(cfg: Config, seeds: list[int], process: Process, *, resume: bool) -> None:
-    """One run per seed, in ``output_dir/seed<N>``, and their mean."""
-    results = []
-    for seed in seeds:
-        run = replace(cfg, seed=seed, output_dir=str(Path(cfg.output_dir) / f"seed{seed}"))
-        results.append(train(run, process, resume=resume))
-    figures = []
-    for which in ("last", "best"):
-        top1 = [result[which]["top1"] for result in results]
-        spread = statistics.stdev(top1) if len(top1) > 1 else 0.0
-        figures.append(f"{which} {statistics.mean(top1):.2f} ± {spread:.2f}")
-    logger.info(
-        "top-1 over seeds %s: %s (mean ± sample standard deviation, n = %d)",
-        ", ".join(map(str, seeds)), ", ".join(figures), len(seeds),
-    )  # fmt: skip
-
-
 def evaluate_student(cfg: Config, process: Process) -> Accuracy:
-    """Accuracy of ``student.weights``, or else of what the run in ``output_dir`` came to."""
+    """Measure ``student.weights``, or else the student of the run in ``output_dir``."""
     weights = cfg.student.weights or str(Path(cfg.output_dir) / STUDENT)
     if not Path(weights).is_file():
         raise ConfigError(f"no weights to evaluate at {weights}: set student.weights")
@@ -143,6 +123,23 @@ def _check_last_batch(cfg: Config, distiller: Distiller, data: Data, process: Pr
         ) from error
 
 
+def _hooks(cfg: Config) -> list[Callable[..., None]]:
+    """Return the hooks that the config asks for: pictures during training.
+
+    They are imported on request: training needs neither matplotlib nor the experiments.
+    """
+    if not cfg.train.picture_every:
+        return []
+    try:
+        from pcka.experiments.classification.picture_hook import PictureHook
+    except ImportError as error:
+        raise ConfigError(
+            f"train.picture_every {cfg.train.picture_every} draws by pcka.experiments, which "
+            f"cannot be imported ({error}): set it to 0"
+        ) from error
+    return [PictureHook(cfg.train.picture_every)]
+
+
 def _set_up_logging(process: Process) -> None:
     logging.basicConfig(
         level=logging.INFO if process.is_main else logging.WARNING,
@@ -152,7 +149,7 @@ def _set_up_logging(process: Process) -> None:
     )
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m classification.train",
         description=__doc__,
@@ -161,18 +158,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", action="append", required=True, metavar="FILE")
     parser.add_argument("--resume", action="store_true", help="continue the run in output_dir")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--eval-only", action="store_true", help="evaluate the student alone")
-    what.add_argument("--seeds", type=_seeds, help="1,2,3: one run each, and their mean")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate the student alone")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config")
-    return parser.parse_intermixed_args(arguments)
-
-
-def _seeds(text: str) -> list[int]:
-    seeds = [int(part) for part in text.split(",") if part.strip().isdecimal()]
-    if len(seeds) != len(text.split(",")) or len(set(seeds)) != len(seeds):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of different seeds such as 1,2,3")
-    return seeds
+    return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,17 @@ with these networks added.
 """
 
 import csv
-import multiprocessing
 import os
 import signal
 import sys
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
+from processes import run
 from torch import nn
 
 import pcka.classification.data as classification_data
@@ -143,18 +144,16 @@ def run_and_die(cfg, prepare, resume=False):
     """Train in a process of its own, which ``prepare(die)`` makes kill itself by SIGKILL."""
 
     def job():
+        add_tiny_models(pytest.MonkeyPatch())
         prepare(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         train(cfg, CPU, resume=resume)
 
-    process = multiprocessing.get_context("fork").Process(target=job)
-    process.start()
+    process = run(job)
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
 if __name__ == "__main__":
-    import pytest
-
     torch.set_num_threads(1)
     add_tiny_models(pytest.MonkeyPatch())
     sys.exit(main())

@@ -5,6 +5,7 @@ import os
 from detectron2.engine import default_setup
 
 from pcka.detection import Trainer
+from pcka.detection.train import add_pictures
 
 
 def train(cfg, resume=False):
@@ -14,6 +15,7 @@ def train(cfg, resume=False):
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     default_setup(cfg, Arguments)
     trainer = Trainer(cfg)
+    add_pictures(trainer, cfg)
     trainer.resume_or_load(resume=resume)
     trainer.train()
     return trainer

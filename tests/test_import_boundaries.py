@@ -1,33 +1,42 @@
-"""Who may import whom: the core needs torch alone, and nothing above it."""
+"""Who may import whom: the core needs torch alone, and training needs no experiments."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
+
 ROOT = Path(__file__).parents[1]
-CORE = ROOT / "projects" / "pcka" / "core"
+PACKAGE = ROOT / "projects" / "pcka"
 
 
-def output_of(code):
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+def output_of(code, **options):
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, **options
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
+def imported_by(path):
+    """Names of modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
 def test_core_imports_torch_alone():
     allowed = {"torch", *sys.stdlib_module_names}
-    for path in CORE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module]
-            else:
-                continue
-            for name in names:
-                inside = name == "pcka.core" or name.startswith("pcka.core.")
-                assert inside or name.split(".")[0] in allowed, f"{path} imports {name}"
+    for path in (PACKAGE / "core").rglob("*.py"):
+        for name in imported_by(path):
+            inside = name == "pcka.core" or name.startswith("pcka.core.")
+            assert inside or name.split(".")[0] in allowed, f"{path} imports {name}"
 
 
 def test_core_works_without_detectron2():
@@ -45,13 +54,13 @@ def test_classification_works_without_detectron2():
         "import sys; sys.modules['detectron2'] = None\n"
         "import importlib, pkgutil, pcka.classification as c\n"
         "for m in pkgutil.walk_packages(c.__path__, 'pcka.classification.'):\n"
-        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "    importlib.import_module(m.name)\n"
         "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
     )
     output_of(code)
 
 
-def test_analysis_needs_no_task():
+def test_analysis_needs_no_training():
     code = (
         "import sys\n"
         "for name in ('detectron2', 'torchvision', 'pcka.classification'):\n"
@@ -62,10 +71,68 @@ def test_analysis_needs_no_task():
     output_of(code)
 
 
-def test_nothing_imports_tools_or_tests():
-    for path in [*(ROOT / "projects").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            module = getattr(node, "module", None) if isinstance(node, ast.ImportFrom) else None
-            names = [module] if module else [a.name for a in getattr(node, "names", [])]
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                assert not any((n or "").split(".")[0] in ("tools", "tests") for n in names), path
+# The commands import experiments by name, for hooks that were asked for; nothing else may.
+COMMANDS = {PACKAGE / "detection" / "train.py", PACKAGE / "classification" / "train.py"}
+
+
+def test_nothing_imports_experiments_tools_or_tests():
+    folders = [f for f in PACKAGE.iterdir() if f.is_dir() and f.name != "experiments"]
+    files = [p for folder in folders for p in folder.rglob("*.py")] + list(PACKAGE.glob("*.py"))
+    assert len(files) > 100
+    for path in files:
+        found = {".".join(name.split(".")[:2]) for name in imported_by(path)}
+        assert not {name.split(".")[0] for name in found} & {"tools", "tests"}, path
+        assert path in COMMANDS or "pcka.experiments" not in found, path
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pcka.detection",
+        "pcka.detection.train",
+        "pcka.classification.engine",
+        "pcka.classification.train",
+    ],
+)
+def test_training_imports_only_what_trains(module):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = ('matplotlib', 'sklearn', 'pcka.experiments', 'pcka.analysis')\n"
+        "print(*(name for name in heavy if name in sys.modules))"
+    )
+    assert output_of(code).split() == []
+
+
+@pytest.mark.slow
+def test_both_trainings_run_without_the_experiments(tiny_yaml, tmp_path):
+    package = tmp_path / "lib" / "pcka"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("experiments", "__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}
+    for name, arguments in {
+        "detection": [
+            "--config-file", tiny_yaml, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", tmp_path / "detector",
+        ],
+        "classification": [
+            "--config-file", ROOT / "configs/classification/base/digits.yaml",
+            "--device", "cpu", "student.name", "resnet8", "data.holdout", "0.95",
+            "train.epochs", "1", "train.milestones", "[]", "output_dir", tmp_path / "classifier",
+        ],
+    }.items():  # fmt: skip
+        command = [sys.executable, "-m", f"pcka.{name}.train", *map(str, arguments)]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr[-3000:]
+    where = "import pcka, importlib.util; print(pcka.__file__)\n"
+    where += "assert importlib.util.find_spec('pcka.experiments') is None"
+    assert output_of(where, env=environment, cwd=tmp_path).startswith(str(tmp_path))
+    assert (tmp_path / "detector" / "summary.json").is_file()
+    assert (tmp_path / "classifier" / "summary.json").is_file()
+    # Pictures are drawn by the experiments: asked for, their absence is said in one line.
+    content = yaml.safe_load(Path(tiny_yaml).read_text())
+    content["MODEL"]["PCKA"]["PICTURE_PERIOD"] = 1
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "pcka.detection.train", "--config-file", "pictures.yaml"]
+    run = subprocess.run(
+        [*command, "OUTPUT_DIR", "with"], capture_output=True, text=True, env=environment,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 2 and "PICTURE_PERIOD 1 draws by pcka.experiments" in run.stderr

@@ -1,4 +1,4 @@
-"""What a user asked for and cannot have, in words: shared by detection and classification."""
+"""Errors for users, and checks of keys: shared by detection and classification."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,15 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """What the user asked for cannot be done; the message names the input and the remedy."""
+    """A request that cannot be met; the message names the input and the remedy."""
+
+
+class RunError(RuntimeError):
+    """A run that was started and failed."""
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known name that ``key`` seems to mean: its initials or theirs, else close in spelling."""
+    """Return the known name that ``key`` seems to mean: by initials, else by spelling."""
     key, known = str(key), list(known)
     for name in known:
         if name in _initials(key) or key in _initials(name):
@@ -20,7 +24,7 @@ def nearest(key: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """``unknown key 'GROPING', did you mean 'GROUPING'? Known: ...``"""
+    """Return ``unknown key 'GROPING', did you mean 'GROUPING'? Known: ...``"""
     known = list(known)
     close = nearest(key, known)
     hint = f", did you mean {close!r}?" if close else "."
@@ -40,6 +44,6 @@ def check_keys(entry: Any, known: Sequence[str], *, required: Sequence[str], whe
 
 
 def _initials(name: str) -> tuple[str, ...]:
-    """``learning_rate`` -> ``("lr",)``; nothing for a name of one word."""
+    """Return ``("lr",)`` for ``learning_rate``, and nothing for a name of one word."""
     words = [word for word in name.split("_") if word]
     return ("".join(word[0] for word in words),) if len(words) > 1 else ()

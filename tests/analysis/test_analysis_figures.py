@@ -6,7 +6,9 @@ import torch
 
 from pcka.analysis import gram_figure, heatmap_figure, logit_gram_figure
 from pcka.core import cka, logit_cka, patch_cka
-from pcka.core.patches import to_patches
+from pcka.core.patches import PatchOptions, to_patches
+
+TWO = PatchOptions(patch_size=2)
 
 F64 = torch.float64
 
@@ -55,11 +57,11 @@ def test_gram_figure_shows_what_patch_cka_compares(grouping, center):
     maps = {"teacher": teacher, "before": before, "after": teacher + 0.3 * before}
     image = np.zeros((33, 45, 3), np.uint8)
     options = {"patch_size": (4, 3), "grouping": grouping, "center": center}
-    figure = gram_figure(image, maps, stride=4, **options)
+    figure = gram_figure(image, maps, stride=4, options=PatchOptions(**options))
     picture, *panels, bar = figure.axes
     assert [axes.get_title(loc="left") for axes in panels] == list(maps)
     for axes, features in zip(panels, maps.values(), strict=True):
-        x = to_patches(features[None], (4, 3), grouping)
+        x = to_patches(features[None], PatchOptions(**options))
         x = x - x.mean(1, keepdim=True) if center else x
         grams = x @ x.mT
         norms = grams.square().sum((1, 2), keepdim=True).sqrt()
@@ -79,9 +81,9 @@ def test_gram_figure_of_one_channel():
     teacher, student = torch.randn(2, 3, 8, 8, dtype=F64)
     figure = gram_figure(
         np.zeros((8, 8, 3), np.uint8), {"t": teacher, "s": student},
-        stride=1, patch_size=2, grouping="channel", channel=2,
+        stride=1, options=TWO, channel=2,
     )  # fmt: skip
-    x, y = (to_patches(m[None], 2, "channel")[2] for m in (student, teacher))
+    x, y = (to_patches(m[None], TWO)[2] for m in (student, teacher))
     assert number_below(figure.axes[2]) == pytest.approx(cka(x, y).item(), abs=5e-4)
     x = x - x.mean(0)
     np.testing.assert_allclose(array(figure.axes[2]), x @ x.T / (x @ x.T).norm(), atol=1e-12)
@@ -91,7 +93,9 @@ def test_patches_end_where_the_resized_map_does():
     """5 cells in patches of 2: three patches of 5/3 cells by resizing, of 2 cells by padding."""
     maps, image = {"t": torch.randn(1, 5, 5)}, np.zeros((20, 20, 3), np.uint8)
     for resize, end in (("bilinear", 20), ("pad", 24)):
-        figure = gram_figure(image, maps, stride=4, patch_size=2, resize=resize)
+        figure = gram_figure(
+            image, maps, stride=4, options=PatchOptions(patch_size=2, resize=resize)
+        )
         assert figure.axes[0].get_xlim() == (0, end)
         assert texts(figure.axes[0])[-1] == "8"
 
@@ -99,15 +103,16 @@ def test_patches_end_where_the_resized_map_does():
 def test_gram_figure_of_networks_that_cannot_be_compared():
     image = np.zeros((8, 8, 3), np.uint8)
     maps = {"t": torch.randn(3, 8, 8), "s": torch.randn(4, 8, 8)}
-    assert number_below(gram_figure(image, maps, stride=1, patch_size=2).axes[2]) is None
-    batch = gram_figure(image, maps, stride=1, patch_size=2, grouping="batch")
+    assert number_below(gram_figure(image, maps, stride=1, options=TWO).axes[2]) is None
+    by_image = PatchOptions(patch_size=2, grouping="batch")
+    batch = gram_figure(image, maps, stride=1, options=by_image)
     assert number_below(batch.axes[2]) is not None
     with pytest.raises(ValueError, match="use a smaller patch_size"):
-        gram_figure(image, maps, stride=1, patch_size=8)
+        gram_figure(image, maps, stride=1, options=PatchOptions(patch_size=8))
     with pytest.raises(ValueError, match="no channel 3: they are 0 to 2"):
-        gram_figure(image, maps, stride=1, patch_size=2, channel=3)
+        gram_figure(image, maps, stride=1, options=TWO, channel=3)
     with pytest.raises(ValueError, match="different sizes"):
-        gram_figure(image, {**maps, "u": torch.randn(3, 4, 4)}, stride=1, patch_size=2)
+        gram_figure(image, {**maps, "u": torch.randn(3, 4, 4)}, stride=1, options=TWO)
 
 
 @pytest.mark.parametrize("temperature", [None, 2.0])
@@ -141,6 +146,6 @@ def test_logit_grams_are_sorted_by_class(temperature):
 
 def test_dead_features_are_blank_not_broken():
     figure = gram_figure(
-        np.zeros((8, 8, 3), np.uint8), {"t": torch.zeros(2, 8, 8)}, stride=1, patch_size=2
+        np.zeros((8, 8, 3), np.uint8), {"t": torch.zeros(2, 8, 8)}, stride=1, options=TWO
     )
     assert not array(figure.axes[1]).any()

@@ -1,17 +1,17 @@
 """Two gloo processes: the run of one process with the same global batch; one of them writes."""
 
-import multiprocessing
 import os
 import socket
-import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from classifier_runs import BASE, CPU, TERMS, add_tiny_models, make_config, save_teacher
+from processes import run_ranks
+from torch.utils import tensorboard
 
+from pcka import files
 from pcka.classification import engine as engine_module
-from pcka.classification import records
 from pcka.classification.data import build_data
 from pcka.classification.evaluate import Accuracy, evaluate
 from pcka.classification.models import create_model
@@ -39,29 +39,20 @@ def on_two_processes(job):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
+
+    dtype = torch.get_default_dtype()
 
     def work(rank):
+        torch.set_default_dtype(dtype)
         os.environ.update(
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank),
             LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD),
         )  # fmt: skip
-        try:
-            with join_processes("cpu") as process:
-                queue.put((rank, job(process)))
-        except BaseException:
-            queue.put((rank, traceback.format_exc()))
+        add_tiny_models(pytest.MonkeyPatch())
+        with join_processes("cpu") as process:
+            return job(process)
 
-    workers = [context.Process(target=work, args=(rank,)) for rank in range(WORLD)]
-    for worker in workers:
-        worker.start()
-    results = dict(queue.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    for result in results.values():
-        assert not isinstance(result, str), result
-    return [results[rank] for rank in range(WORLD)]
+    return run_ranks(work, WORLD)
 
 
 def only_reads(*_):
@@ -71,7 +62,7 @@ def only_reads(*_):
 def result_of(cfg, process):
     """History and weights of a run, as plain lists; the second process may write nothing."""
     if not process.is_main:
-        records.os.replace = engine_module.SummaryWriter = only_reads
+        files.os.replace = tensorboard.SummaryWriter = only_reads
     engines = []
     finish = engine_module.Engine._finish
     engine_module.Engine._finish = lambda self: (engines.append(self), finish(self))[1]

@@ -1,33 +1,30 @@
 """The closed form against plain float64 autograd, down every path."""
 
+from functools import partial
+
 import pytest
 import torch
-from core_oracle import (
-    ESTIMATORS,
-    assert_same,
-    plain_cka,
-    plain_patch_cka,
-    value_and_gradients,
-)
+from core_oracle import ESTIMATORS, assert_same, value_and_gradients
 
-from pcka.core import cka, patch_cka
-from pcka.core.closed_form import over_features, over_samples
-from pcka.core.gram import _BLOCK, _MANY
-from pcka.core.sides import norm, ready
+from pcka.core import cka, patch_cka, reference
+from pcka.core.closed_form import cka_with_gradients, over_features
+from pcka.core.grams import norm, standardize
 
 F64 = torch.float64
 
 
-@pytest.mark.parametrize("form", [over_samples, over_features])
 @pytest.mark.parametrize(("center", "debiased"), ESTIMATORS)
 @pytest.mark.parametrize("shape", [(9, 4, 6), (5, 12, 3), (4, 7, 7)])
-def test_both_forms(form, center, debiased, shape):
+def test_both_forms(center, debiased, shape):
     n, dx, dy = shape
     x, y = torch.randn(1, n, dx, dtype=F64) + 0.5, torch.randn(1, n, dy, dtype=F64) - 0.3
-    sides = (ready(t, center) for t in (x, y))
-    value, *gradients = form(*sides, debiased, (True, True), None)
-    wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x[0], y[0])
-    assert_same((value[0], *(g[0] for g in gradients)), wanted)
+    how, both = {"center": center, "debiased": debiased}, (True, True)
+    wanted = value_and_gradients(partial(reference.cka, **how), x[0], y[0])
+    # A spread over the features of one process asks for the Gram matrices over the samples.
+    over_samples = cka_with_gradients(x, y, needs=both, spread="features", **how)
+    sides = (standardize(t, center) for t in (x, y))
+    for value, *gradients in (over_samples, over_features(*sides, debiased, both, None)):
+        assert_same((value[0], *(g[0] for g in gradients)), wanted)
 
 
 @pytest.mark.parametrize("along", ["features", "samples"])
@@ -35,14 +32,13 @@ def test_both_forms(form, center, debiased, shape):
 def test_gram_matrices_by_blocks(center, debiased, along):
     """So many samples and features that Gram matrices are grown, the last block a part of one."""
     n, dx, dy = 150, 800, 900
-    assert n % _BLOCK and n * n * dx >= _MANY
     x, y = torch.randn(n, dx, dtype=F64), torch.randn(n, dy, dtype=F64)
     y[:, :dx] += x
     if along == "samples":  # in memory
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
     torch.testing.assert_close(norm(x[None]).squeeze(), x.square().sum().sqrt())
     ours = value_and_gradients(lambda a, b: cka(a, b, center=center, debiased=debiased), x, y)
-    wanted = value_and_gradients(lambda a, b: plain_cka(a, b, center, debiased), x, y)
+    wanted = value_and_gradients(partial(reference.cka, center=center, debiased=debiased), x, y)
     assert_same(ours, wanted)
 
 
@@ -61,7 +57,9 @@ def test_patch_cka_equals_the_oracle(shape, patch, grouping, center, debiased, s
         teacher,
     )
     wanted = value_and_gradients(
-        lambda s, t: plain_patch_cka(s, t, patch, grouping, share=share, **how), student, teacher
+        partial(reference.patch_cka, patch=patch, grouping=grouping, inter=share, **how),
+        student,
+        teacher,
     )
     assert_same(ours, wanted)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pcka.core import PatchCKA, cka, patch_cka
-from pcka.core.patches import grid_shape, to_patches
+from pcka.core.patches import PatchOptions, grid_shape, to_patches
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
@@ -43,7 +43,8 @@ def test_groupings_against_loops():
     x = torch.arange(2 * 3 * 4 * 6, dtype=torch.float64).view(2, 3, 4, 6)
     p, q = 2, 3
     by_channel, by_batch, by_position = (
-        to_patches(x, (p, q), grouping) for grouping in ("channel", "batch", "position")
+        to_patches(x, PatchOptions(patch_size=(p, q), grouping=grouping))
+        for grouping in ("channel", "batch", "position")
     )
     assert by_channel.shape == (3, 4, 12)
     assert by_batch.shape == (2, 4, 18)
@@ -143,5 +144,10 @@ def test_bad_input(student, teacher, arguments, words):
     "arguments", [{"grouping": "row"}, {"patch_size": -1}, {"center": 1}, {"inter": "yes"}]
 )
 def test_module_refuses_bad_arguments_at_once(arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"grouping|patch_size|center|inter"):
         PatchCKA(**arguments)
+
+
+def test_an_option_that_does_not_exist():
+    with pytest.raises(TypeError, match="groupin"):
+        PatchCKA(groupin="batch")

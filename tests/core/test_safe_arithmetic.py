@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from core_oracle import plain_cka
 
-from pcka.core import cka, feature_cka, logit_cka, patch_cka
+from pcka.core import cka, feature_cka, logit_cka, patch_cka, reference
 
 F32, F64 = torch.float32, torch.float64
 
@@ -27,7 +26,9 @@ def test_scales_in_float32(scale, shape, center, debiased):
     x, y = pair(*shape)
     x, y = (scale * x).float(), (y / scale).float()
     exact = x.double() / scale, y.double() * scale
-    wanted, slope = with_gradient(lambda a, b: plain_cka(a, b, center, debiased), *exact)
+    wanted, slope = with_gradient(
+        lambda a, b: reference.cka(a, b, center=center, debiased=debiased), *exact
+    )
     value, gradient = with_gradient(lambda a, b: cka(a, b, center=center, debiased=debiased), x, y)
     assert value.item() == pytest.approx(wanted.item(), rel=1e-6)
     error = gradient.double() * scale - slope

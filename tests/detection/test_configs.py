@@ -13,10 +13,10 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import LOSSES, DistillTerms
 from pcka.detection import load_config, student_config
 from pcka.detection.config import config_differences
+from pcka.detection.config_terms import term_specs
 from pcka.detection.data.coco_json import register_coco_json
 from pcka.detection.modeling.features import feature_shapes
 from pcka.detection.modeling.teacher_source import teacher_config
-from pcka.detection.terms import term_specs
 
 ROOT = Path(__file__).parents[2]
 PAIRS = {path.stem: path for path in sorted(ROOT.glob("configs/*.yaml"))}

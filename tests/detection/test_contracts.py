@@ -21,8 +21,9 @@ from detectron2.utils.logger import setup_logger
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer, build_teacher, load_config, student_config
 from pcka.detection.config import config_differences
+from pcka.detection.config_terms import term_specs
+from pcka.detection.engine.checkpointer import StudentCheckpointer
 from pcka.detection.modeling.teacher_source import teacher_config
-from pcka.detection.terms import term_specs
 from pcka.experiments.detection.metrics import read_scalars
 
 ROOT = Path(__file__).parents[2]
@@ -238,26 +239,43 @@ def test_5_checkpoint_loads_into_stock_detectron2(tiny, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     missing, unexpected, total = json.loads(run.stdout.splitlines()[-1])
-    assert missing == []
-    assert unexpected and all(k.startswith("distill.") for k in unexpected)
+    assert missing == [] and unexpected == []
     wanted = float(sum(p.double().sum() for p in trainer.model.student.parameters()))
     assert total == pytest.approx(wanted, rel=1e-12)
 
 
-def test_5_state_dict_round_trip_keeps_version_marks(tiny):
-    model = build_model(tiny())
-    state = model.state_dict()
+def test_5_checkpoints_keep_version_marks_and_adapters(tiny, tmp_path):
+    model, other = (
+        build_model(tiny("MODEL.PCKA.TERMS", ADAPTED)),
+        build_model(tiny("MODEL.PCKA.TERMS", ADAPTED)),
+    )
+    StudentCheckpointer(model, str(tmp_path)).save("saved")
+    state = torch.load(tmp_path / "saved.pth", weights_only=True)
     plain = model.student.state_dict()
-    assert {k for k in state if not k.startswith("distill.")} == set(plain)
-    for name, mark in plain._metadata.items():
-        assert state._metadata[name] == mark, name
-    other = build_model(tiny())
-    result = other.load_state_dict(state)
-    assert not result.missing_keys and not result.unexpected_keys
-    assert_same(state, other.state_dict())
-    result = other.load_state_dict({"backbone.nothing": torch.zeros(1)}, strict=False)
-    assert result.unexpected_keys == ["backbone.nothing"]
-    assert "backbone.fpn_lateral2.weight" in result.missing_keys
+    assert set(state["model"]) == set(plain) and state["model"]._metadata == plain._metadata
+    StudentCheckpointer(other).load(str(tmp_path / "saved.pth"))
+    assert_same(model.state_dict(), other.state_dict())
+
+
+def test_5_checkpoints_of_older_versions(tiny, tmp_path):
+    """Their adapters lay among the weights."""
+    model, other = (
+        build_model(tiny("MODEL.PCKA.TERMS", ADAPTED)),
+        build_model(tiny("MODEL.PCKA.TERMS", ADAPTED)),
+    )
+    adapters = {f"distill.{k}": v for k, v in model.distill.state_dict().items()}
+    assert adapters
+    torch.save({"model": {**model.student.state_dict(), **adapters}}, tmp_path / "old.pth")
+    StudentCheckpointer(other).load(str(tmp_path / "old.pth"))
+    assert_same(model.state_dict(), other.state_dict())
+
+
+def test_5_a_student_starts_from_a_detector_of_other_classes(tiny, tmp_path):
+    """As plain detectron2 does: layers of another shape stay as they were."""
+    classes = ("MODEL.ROI_HEADS.NUM_CLASSES", 5)
+    torch.save({"model": build_model(tiny(*classes)).student.state_dict()}, tmp_path / "five.pth")
+    cfg = tiny("MODEL.WEIGHTS", str(tmp_path / "five.pth"), "SOLVER.MAX_ITER", 1)
+    train(cfg)
 
 
 @pytest.mark.parametrize("amp", [False, True])
@@ -382,7 +400,7 @@ def test_6_the_teacher_leaves_the_random_state_alone(tiny):
     with_teacher = build_model(tiny())
     torch.manual_seed(5)
     alone = build_model(tiny("MODEL.PCKA.LOSS_WEIGHT", 0))
-    assert_same(dict(alone.state_dict()), dict(with_teacher.student.state_dict()))
+    assert_same(alone.student.state_dict(), with_teacher.student.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -451,7 +469,7 @@ def test_8_losses_of_several_methods_add_up(tiny):
 def test_9_evaluation_needs_no_teacher(tiny_yaml, tmp_path, tiny):
     cfg = tiny()
     model = build_model(cfg)
-    torch.save({"model": model.state_dict()}, tmp_path / "student.pth")
+    torch.save({"model": model.student.state_dict()}, tmp_path / "student.pth")
     run = subprocess.run(
         [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", tiny_yaml, "--eval-only",
          "MODEL.WEIGHTS", tmp_path / "student.pth", "OUTPUT_DIR", tmp_path / "eval",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, build_teacher, load_config, student_config
+from pcka.detection.engine.checkpointer import StudentCheckpointer
 from pcka.detection.modeling.teacher_source import teacher_config
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_the_files_start_ordinary_runs(tiny, tiny_yaml, tmp_path):
     torch.manual_seed(3)
     model = build_model(cfg)
     fresh = {key: value.clone() for key, value in model.student.state_dict().items()}
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    StudentCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     for key, value in model.student.state_dict().items():
         shared = key.startswith("backbone.fpn_output")

@@ -2,28 +2,27 @@
 
 import json
 import os
-import runpy
-import sys
+import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from pcka.detection import ConfigError, student_config
 from pcka.detection.importers import (
     convert,
     input_settings,
-    read_checkpoint,
+    read_weights,
     settings_to_change,
     write_checkpoint,
 )
+from pcka.detection.importers.command import main
 
-TOOL = Path(__file__).parents[2] / "tools/import_weights.py"
 FPN_R50 = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.NORM", "FrozenBN",
            "MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64,
            "MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "MODEL.FPN.OUT_CHANNELS", 256,
@@ -319,18 +318,18 @@ class Payload:
 def test_files(tmp_path):
     mark = tmp_path / "ran"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": Payload(mark)}, tmp_path / "evil.pth")
-    with pytest.raises(ConfigError, match=r"evil\.pth.*save its weights again"):
-        read_checkpoint(str(tmp_path / "evil.pth"))
+    with pytest.raises(ConfigError, match=r"evil\.pth.*save its weights alone"):
+        read_weights(str(tmp_path / "evil.pth"))
     assert not mark.exists()
     for bad in ({"epoch": 3}, [1, 2], {"state_dict": {}}):
         torch.save(bad, tmp_path / "bad.pth")
-        with pytest.raises(ConfigError, match="holds no state dict"):
-            read_checkpoint(str(tmp_path / "bad.pth"))
+        with pytest.raises(ConfigError, match="holds no weights"):
+            read_weights(str(tmp_path / "bad.pth"))
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(ConfigError, match=r"text\.pth"):
-        read_checkpoint(str(tmp_path / "text.pth"))
+        read_weights(str(tmp_path / "text.pth"))
     torch.save({"model": {"module.a": torch.ones(1)}, "meta": {"cfg": "x"}}, tmp_path / "ok.pth")
-    state, meta = read_checkpoint(str(tmp_path / "ok.pth"))
+    state, meta = read_weights(str(tmp_path / "ok.pth"))
     assert list(state) == ["a"] and meta == {"cfg": "x"}
     before = (tmp_path / "ok.pth").read_bytes()
     with pytest.raises(ConfigError, match=r"ok\.pth exists and is not overwritten"):
@@ -340,36 +339,31 @@ def test_files(tmp_path):
         write_checkpoint(state, str(tmp_path / "new.pkl"), author="test")
 
 
-def test_safetensors(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ConfigError, match="pip install safetensors"):
-        read_checkpoint(str(path))
-    stand_in = SimpleNamespace(load_file=lambda path: {"a": torch.ones(1)})
-    monkeypatch.setitem(sys.modules, "safetensors", SimpleNamespace(torch=stand_in))
-    monkeypatch.setitem(sys.modules, "safetensors.torch", stand_in)
-    assert list(read_checkpoint(str(path))[0]) == ["a"]
+def test_safetensors(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    assert list(read_weights(str(tmp_path / "a.safetensors"))[0]) == ["a"]
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-2])
+    with pytest.raises(ConfigError, match="no readable safetensors file"):
+        read_weights(str(tmp_path / "cut.safetensors"))
 
 
-def test_tool(plain, tiny_yaml, tmp_path, monkeypatch, capsys):
+def test_command(plain, tiny_yaml, tmp_path, capsys):
     state = mmdetection_layout(build_model(plain()))
     torch.save({"state_dict": state, "meta": {"config": MM_CONFIG}}, tmp_path / "mm.pth")
     torch.save({k: v for k, v in state.items() if "layer4.1" not in k}, tmp_path / "cut.pth")
 
     def run(file, output, *more):
         files = [str(tmp_path / file), "--config-file", str(tiny_yaml), "--output", str(output)]
-        monkeypatch.setattr(sys, "argv", ["import_weights.py", *files, *more])
-        runpy.run_path(str(TOOL), run_name="__main__")
+        return main([*files, *more])
 
     whole, cut = tmp_path / "new/whole.pth", tmp_path / "new/cut.pth"
-    run("mm.pth", whole, "--json")
+    assert run("mm.pth", whole, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["mapped"]) == len(state)
     assert report["change"]["MODEL.RESNETS.STRIDE_IN_1X1"] is False
-    with pytest.raises(SystemExit, match=r"nothing written: \d+ entries .*no source: .*res5\.1"):
-        run("cut.pth", cut)
-    text = capsys.readouterr().out
+    assert run("cut.pth", cut) == 2
+    text, error = capsys.readouterr()
+    assert re.search(r"nothing written: \d+ entries .*no source: .*res5\.1", error)
     assert "without a source: backbone.bottom_up.res5.1.conv1.weight" in text
     assert "INPUT.FORMAT: RGB" in text
     assert os.listdir(tmp_path / "new") == ["whole.pth"]

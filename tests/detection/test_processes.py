@@ -76,7 +76,7 @@ def test_evaluation_counts_every_image_once(tiny, two, tmp_path):
 
     cfg = tiny(*TRAINING, "OUTPUT_DIR", str(tmp_path))
     model = build_model(cfg)
-    model.load_state_dict(torch.load(two[1] / "model_final.pth")["model"])
+    model.student.load_state_dict(torch.load(two[1] / "model_final.pth")["model"])
     results = Trainer.test(cfg, model)
     wanted, found = boxes(tmp_path), boxes(two[1])
     assert len(found) == len(wanted) and {b["image_id"] for b in found} == set(range(1, 10))

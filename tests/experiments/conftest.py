@@ -1,15 +1,15 @@
-"""An ablation of a task that trains in a blink."""
+"""A study of a kind of runs that train in a blink."""
 
 import pytest
 import yaml
 
-from pcka.experiments import task
+from pcka.experiments.study import kinds
 
 
 @pytest.fixture
-def fake_task(monkeypatch):
-    """The task ``fake`` in this process."""
-    monkeypatch.setitem(task.TASKS, "fake", "fake_task")
+def fake_kind(monkeypatch):
+    """The kind ``fake`` in this process."""
+    monkeypatch.setitem(kinds.KINDS, "fake", "fake_kind")
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def content(tmp_path):
         "TITLE": "Made up",
         "OUTPUT_DIR": str(tmp_path / "out"),
         "TEACHER": {"CONFIG_FILE": str(tmp_path / "base.yaml")},
-        "BASE": {"NAME": "alone", "CONFIG_FILE": str(tmp_path / "base.yaml")},
-        "SETTINGS": [
+        "STUDENTS": [
+            {"NAME": "alone", "CONFIG_FILE": str(tmp_path / "base.yaml")},
             {"NAME": "fixed", "CONFIG_FILE": taught, "OPTS": ["kind", "a"]},
             {
                 "NAME": "grid",
@@ -43,7 +43,7 @@ def write(tmp_path):
     """``write(content)`` -> path of the file."""
 
     def write(content):
-        path = tmp_path / "ablation.yaml"
+        path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 

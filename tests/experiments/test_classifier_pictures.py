@@ -10,10 +10,10 @@ import classifier_runs
 import numpy as np
 import pytest
 import torch
-from core_oracle import plain_cka
 
 from pcka.classification.checkpoints import CheckpointError
 from pcka.classification.train import train
+from pcka.core import reference
 from pcka.errors import ConfigError
 from pcka.experiments.classification.finished_run import draw_pictures, open_run
 
@@ -66,7 +66,7 @@ def test_compares_what_the_layers_give(runs):
     x = student.stage1(images).mean((2, 3)).detach().double()
     y = run.teacher.model(images).double()
     shown = np.asarray(axes.images[0].get_array())
-    assert shown[0, 3] == pytest.approx(plain_cka(x, y, True, True).item(), abs=1e-6)
+    assert shown[0, 3] == pytest.approx(reference.cka(x, y, debiased=True).item(), abs=1e-6)
     titles = [a.get_title(loc="left") for a in figures["logits"].axes]
     assert [t for t in titles if t.endswith(": samples")] == [
         "teacher: samples", "student alone: samples", "distilled student: samples",
@@ -145,7 +145,7 @@ def test_command_without_detectron2(tmp_path):
     for name in names:
         assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" and name in done.stdout
     failed = draw(run, "--image", "3")
-    assert failed.returncode == 1 and "--image is of a detector" in failed.stderr
+    assert failed.returncode == 2 and "--image is for a detector" in failed.stderr
     failed = draw(tmp_path)
-    assert failed.returncode == 1 and "pictures.py: error:" in failed.stderr
+    assert failed.returncode == 2 and "pictures.py: error:" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -13,7 +13,7 @@ from pcka.classification.models import create_model
 from pcka.classification.train import train
 from pcka.errors import ConfigError
 from pcka.experiments.classification.report import predict, predictions_section, term_curves
-from pcka.experiments.report import read_subject, report_page
+from pcka.experiments.pages.report import read_subject, report_page
 
 
 @pytest.fixture(scope="module")

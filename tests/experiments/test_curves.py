@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pcka.experiments.curves import curves_figure, short_names
-from pcka.experiments.page import Picture
-from pcka.experiments.training_figures import training_section
+from pcka.experiments.pages.curves import curves_figure, short_names
+from pcka.experiments.pages.html import Picture
+from pcka.experiments.pages.training import training_section
 
 STEPS = np.array([19, 39, 59])
 

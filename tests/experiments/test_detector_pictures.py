@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from core_oracle import plain_cka
 from detector_runs import train
 from detectron2.utils.events import EventStorage
 
-from pcka.core import patch_cka
+from pcka.core import patch_cka, reference
 from pcka.detection import ConfigError, build_teacher, load_config
 from pcka.detection.data.coco_json import register_coco_json
 from pcka.experiments.detection.finished_run import draw_pictures, open_run
@@ -70,7 +69,7 @@ def test_compares_what_the_layers_give(runs):
         for i in (0, 1)
     ]
     shown = np.asarray(axes.images[0].get_array())
-    wanted = plain_cka(*(r.double() for r in rows), True, True).item()
+    wanted = reference.cka(*(r.double() for r in rows), debiased=True).item()
     assert shown[1, 1] == pytest.approx(wanted, abs=1e-5)
 
     panels = figures["patches_pcka_p2"].axes[1:-1]
@@ -158,6 +157,6 @@ def test_command(runs, tmp_path):
     ]  # fmt: skip
     failed = draw(tmp_path)
     assert (
-        failed.returncode == 1 and "error:" in failed.stderr and "folder of a run" in failed.stderr
+        failed.returncode == 2 and "error:" in failed.stderr and "folder of a run" in failed.stderr
     )
     assert "Traceback" not in failed.stderr

@@ -18,7 +18,7 @@ from pcka.detection.data.coco_json import register_coco_json
 from pcka.errors import ConfigError
 from pcka.experiments.detection.matching import difference
 from pcka.experiments.detection.picture import evaluated, most_different, teacher_detections, truth
-from pcka.experiments.report import report_page
+from pcka.experiments.pages.report import report_page
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("SOLVER.MAX_ITER", 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
@@ -158,7 +158,7 @@ def test_what_cannot_be_reported(runs, tmp_path):
         return str(error.value)
 
     assert "there is no folder" in refused(tmp_path / "none")
-    assert "is no folder of a run or a comparison" in refused(tmp_path)
+    assert "is no folder of a run or a study" in refused(tmp_path)
     assert "is named twice" in refused(runs / "alone", runs / "alone")
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
@@ -169,8 +169,8 @@ def test_what_cannot_be_reported(runs, tmp_path):
     assert "is no config of a detector (MODEL) or a classifier (student)" in refused(unfinished)
     (tmp_path / "comparison" / "teacher").mkdir(parents=True)
     (tmp_path / "comparison" / "teacher" / "config.yaml").touch()
-    assert "is not finished: run tools/compare.py again" in refused(tmp_path / "comparison")
-    assert "is a comparison: report it alone" in refused(tmp_path / "comparison", runs / "alone")
+    assert "is not finished: run pcka study again" in refused(tmp_path / "comparison")
+    assert "is a study: report it alone" in refused(tmp_path / "comparison", runs / "alone")
 
 
 def test_without_any_picture_it_stops(runs, tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pcka.experiments.estimates import estimate, paired_differences
+from pcka.experiments.study.estimates import estimate, paired_differences
 
 
 @pytest.mark.parametrize(

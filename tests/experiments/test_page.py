@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser import look, needs_chromium
 
-from pcka.experiments.curves import curves_figure
-from pcka.experiments.page import Picture, Section, Table, html_page
+from pcka.experiments.pages.curves import curves_figure
+from pcka.experiments.pages.html import Picture, Section, Table, html_page
 
 HOSTILE = "<script>alert('a & \"b\"')</script>"
 LONG = "MODEL.PCKA.TERMS.a_name_without_any_place_to_break_it_at.LOSS_ARGS.patch_size"

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pcka.core import cka
-from pcka.core.patches import PatchSize, check_grid, grid_shape, patch_shape, to_patches
+from pcka.core.patches import PatchOptions, grid_shape, to_patches
 
 from .grams import draw_grams, label, normalized_gram
 from .plotting import INK, new_figure, title_above
@@ -26,22 +26,18 @@ def gram_figure(
     maps: Mapping[str, Tensor],
     *,
     stride: float,
-    patch_size: PatchSize,
-    grouping: str = "channel",
-    center: bool = True,
-    debiased: bool = False,
-    resize: str = "bilinear",
+    options: PatchOptions,
     channel: int | None = None,
     title: str = "",
 ) -> Figure:
-    """The image with its patches numbered, and for each network the Gram matrix between them.
+    """Draw the image with its patches numbered, and each network's Gram matrix between them.
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB.
         maps: by network, the teacher first: ``(C, H, W)`` of that image, all of one height and
             width.
         stride: pixels of ``image`` per cell of the maps; beyond the image lies padding.
-        patch_size, grouping, center, debiased, resize: as in :func:`pcka.core.patch_cka`.
+        options: of :func:`pcka.core.patch_cka`; ``inter`` and ``gather`` are not used.
         channel: the group whose matrix is shown, with grouping ``channel`` a channel; None: the
             mean of the normalised matrices, beside the mean CKA.
         title: above everything.
@@ -58,10 +54,8 @@ def gram_figure(
     if len(sizes) != 1:
         raise ValueError(f"the maps are of different sizes: {sorted(sizes)}")
     height, width = sizes.pop()
-    check_grid(height, width, patch_size, center=center, debiased=debiased)
-    patches = {
-        name: to_patches(m[None].detach(), patch_size, grouping, resize) for name, m in maps.items()
-    }
+    options.check_map(height, width)
+    patches = {name: to_patches(m[None].detach(), options) for name, m in maps.items()}
     groups = min(len(p) for p in patches.values())
     if channel is not None and not 0 <= channel < groups:
         raise ValueError(f"there is no channel {channel}: they are 0 to {groups - 1}")
@@ -79,28 +73,30 @@ def gram_figure(
 
     picture = place(0)
     extent = height * stride, width * stride
-    _draw_patches(picture, image, extent, _edges(extent, height, width, patch_size, resize, stride))
+    _draw_patches(picture, image, extent, _edges(extent, height, width, options, stride))
     label(picture, "patches", None)
     axes = [place(column) for column in range(1, columns)]
-    grams = [normalized_gram(p[shown], center=center).mean(0) for p in patches.values()]
+    grams = [normalized_gram(p[shown], center=options.center).mean(0) for p in patches.values()]
     draw_grams(axes, [gram.cpu().numpy() for gram in grams], place(columns, 0.07))
     teacher, *_ = patches.values()
     for where, (name, p) in zip(axes, patches.items(), strict=True):
         value = None
         if p is not teacher and len(p) == len(teacher):
-            value = cka(p[shown], teacher[shown], center=center, debiased=debiased).mean().item()
-        label(where, name, value)
+            value = cka(p[shown], teacher[shown], center=options.center, debiased=options.debiased)
+        label(where, name, None if value is None else value.mean().item())
         for axis in (where.xaxis, where.yaxis):
             axis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
-def _edges(extent, height, width, patch_size, resize, stride) -> tuple[np.ndarray, np.ndarray]:
-    """Where patches begin and end, in pixels: ``(U + 1,)`` down and ``(V + 1,)`` across."""
-    grid = grid_shape(height, width, patch_size)
-    if resize == "pad":
-        extent = [n * p * stride for n, p in zip(grid, patch_shape(patch_size), strict=True)]
-    return tuple(np.linspace(0, e, n + 1) for e, n in zip(extent, grid, strict=True))
+def _edges(
+    extent: tuple[float, float], height: int, width: int, options: PatchOptions, stride: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where patches begin and end, in pixels: ``(U + 1,)`` down and ``(V + 1,)`` across."""
+    (u, v), (p, q) = grid_shape(height, width, options.patch_shape), options.patch_shape
+    if options.resize == "pad":
+        extent = u * p * stride, v * q * stride
+    return np.linspace(0, extent[0], u + 1), np.linspace(0, extent[1], v + 1)
 
 
 def _draw_patches(axes: Axes, image: np.ndarray, extent, edges) -> None:

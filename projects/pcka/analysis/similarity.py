@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcka.core import CKAMatrix
+from pcka.core.moment_sums import all_products
 from pcka.core.patches import check_choice
-from pcka.core.products import all_products
 
 from .layers import LayerReader
 

@@ -1,12 +1,13 @@
-"""Centered Kernel Alignment as a training signal. Needs torch alone.
+"""Centered Kernel Alignment as a training signal; needs torch alone.
 
-Tensors flow one way: features -> adapter -> patches -> Gram matrices -> CKA -> losses. The losses
-of other methods, to compare with, stand in the place of patches to CKA.
+Tensors flow one way: features -> adapter -> patches -> Gram matrices -> CKA -> losses. Read
+``reference`` first: CKA and PCKA in the lines of their definition.
 """
 
 from .cka import cka
+from .dataset_cka import CKAMatrix, CKAMeter
 from .features import FeatureShape
-from .influence import gradient_ratios, loss_shares
+from .loss_weights import gradient_ratios, loss_shares
 from .losses import (
     AT,
     CWD,
@@ -36,7 +37,7 @@ from .losses import (
     rkd_loss,
     sp_loss,
 )
-from .meter import CKAMatrix, CKAMeter
+from .patches import PatchOptions
 from .schedules import Schedule
 from .taps import Taps
 from .term_spec import TermSpec
@@ -61,6 +62,7 @@ __all__ = [
     "LogitCKA",
     "Mimic",
     "PatchCKA",
+    "PatchOptions",
     "Schedule",
     "Taps",
     "TermSpec",

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .autograd import with_gradients
 from .closed_form import cka_with_gradients
-from .fused import with_gradients
 
 
 def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) -> Tensor:

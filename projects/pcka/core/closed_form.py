@@ -1,4 +1,4 @@
-"""CKA together with its gradient, in closed form: with sides.py and gram.py all of the arithmetic.
+"""CKA together with its gradient, in closed form; with grams.py this is all of the arithmetic.
 
 With centred features X, Y, Gram matrices ``K = X X^T``, ``L = Y Y^T`` and their norms p, q::
 
@@ -19,9 +19,22 @@ Shapes: G groups, N samples, D features (Dx, Dy); a number per group is ``(G, 1,
 import torch
 from torch import Tensor
 
-from .distributed import all_sum_, world_size
-from .gram import Comparison, gram_of, rounding
-from .sides import Side, factor, inverse, live, norm, ready
+from .collectives import all_sum_, world_size
+from .grams import (
+    GramPair,
+    Side,
+    factor,
+    gram_matrix,
+    inverse,
+    live,
+    norm,
+    rounding,
+    standardize,
+)
+
+Needs = tuple[bool, bool]  # whether to form the gradient of x and of y
+# CKA (G,), and the gradients (G, N, Dx), (G, N, Dy) or None.
+ValueAndGradients = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def cka_with_gradients(
@@ -30,10 +43,10 @@ def cka_with_gradients(
     *,
     center: bool,
     debiased: bool = False,
-    needs: tuple[bool, bool] = (True, False),
+    needs: Needs = (True, False),
     spread: str | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA of each group and its gradients.
+) -> ValueAndGradients:
+    """Compute the CKA of each group and its gradients.
 
     Args:
         x, y: ``(G, N, Dx)``, ``(G, N, Dy)`` of one floating type, float32 or float64.
@@ -46,10 +59,15 @@ def cka_with_gradients(
     Returns:
         CKA ``(G,)``, and the gradients ``(G, N, Dx)``, ``(G, N, Dy)`` or None.
     """
-    sides = ready(x, center, spread), ready(y, center, spread)
-    if spread == "features" or (spread is None and samples_pay(*x.shape[-2:], y.shape[-1], needs)):
-        return over_samples(*sides, debiased, needs, spread)
-    return over_features(*sides, debiased, needs, spread)
+    sides = standardize(x, center, spread), standardize(y, center, spread)
+    by_samples = spread is None and samples_pay(*x.shape[-2:], y.shape[-1], needs)
+    if not (by_samples or spread == "features"):
+        return over_features(*sides, debiased, needs, spread)
+    pair = GramPair(*map(gram_matrix, sides), debiased, spread)
+    gradients = [
+        torch.bmm(pair.gradient_operator(i), sides[i].values) if needs[i] else None for i in (0, 1)
+    ]
+    return pair.value.flatten(), gradients[0], gradients[1]
 
 
 def uncentred_both_ways(
@@ -57,10 +75,10 @@ def uncentred_both_ways(
     y: Tensor,
     *,
     share: float,
-    needs: tuple[bool, bool] = (True, False),
+    needs: Needs = (True, False),
     spread: str | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """As :func:`cka_with_gradients`, with a share of the CKA over the features in the result.
+) -> ValueAndGradients:
+    """Compute a mixture of the CKA over the samples and over the features, uncentred.
 
     Over the features the norms are the same, ``|X^T X| = |K|``, so with ``E = X Y^T``::
 
@@ -69,55 +87,49 @@ def uncentred_both_ways(
 
     Args:
         x, y: ``(G, N, D)``.
-        share: in [0, 1], the rest being the CKA over the samples.
+        share: in [0, 1], that of the CKA over the features.
+        needs: see :func:`cka_with_gradients`.
         spread: ``"features"`` or None.
     """
-    sides = ready(x, False, spread), ready(y, False, spread)
-    both = Comparison(*map(gram_of, sides), False, spread)
-    cross = torch.bmm(sides[0].features, sides[1].features.mT)
+    sides = standardize(x, False, spread), standardize(y, False, spread)
+    pair = GramPair(*map(gram_matrix, sides), False, spread)
+    cross = torch.bmm(sides[0].values, sides[1].values.mT)
     if spread:
         all_sum_(cross)
-    inter = norm(cross).square() * both.inverses[0] * both.inverses[1] * both.live
-    value = (1 - share) * both.value() + share * inter.clamp(0, 1)
-    gradients = [None, None]
+    inter = norm(cross).square() * pair.inverses[0] * pair.inverses[1] * pair.live
+    value = (1 - share) * pair.value + share * inter.clamp(0, 1)
+    gradients: list[Tensor | None] = [None, None]
     for i in (0, 1):
         if needs[i]:
-            common = share * both.factor(i)
-            pull = both.pull(i).mul_(1 - share)
-            pull.addcmul_(both.unit(i), common * inter, value=-1)
-            toward = (cross if i == 0 else cross.mT) * (common * both.inverses[1 - i])
-            gradients[i] = torch.bmm(pull, sides[i].features)
-            gradients[i].baddbmm_(toward, sides[1 - i].features)
-    return value.flatten(), *gradients
+            common = share * pair.factor(i)
+            operator = pair.gradient_operator(i).mul_(1 - share)
+            operator.addcmul_(pair.normalized(i), common * inter, value=-1)
+            toward = (cross if i == 0 else cross.mT) * (common * pair.inverses[1 - i])
+            gradient = torch.bmm(operator, sides[i].values)
+            gradients[i] = gradient.baddbmm_(toward, sides[1 - i].values)
+    return value.flatten(), gradients[0], gradients[1]
 
 
-def samples_pay(n: int, dx: int, dy: int, needs: tuple[bool, bool]) -> bool:
-    """Whether products over N samples take fewer multiplications than over Dx and Dy features."""
-    # Per sample, of the matrices and of the gradients.
+def samples_pay(n: int, dx: int, dy: int, needs: Needs) -> bool:
+    """Return whether products over N samples take fewer multiplications than over features."""
+    # Per sample, for the matrices and the gradients.
     over_samples = n * (dx * (1 + needs[0]) + dy * (1 + needs[1]))
     over_features = dx * dx * (1 + needs[0]) + dy * dy * (1 + needs[1]) + dx * dy * (1 + sum(needs))
     return over_samples <= over_features
 
 
-def over_samples(x: Side, y: Side, debiased, needs, spread):
-    """By the N x N Gram matrices."""
-    both = Comparison(gram_of(x), gram_of(y), debiased, spread)
-    return both.value().flatten(), *(
-        torch.bmm(both.pull(i), side.features) if needs[i] else None
-        for i, side in enumerate((x, y))
-    )
-
-
-def over_features(x: Side, y: Side, debiased, needs, spread):
-    """By the Dx x Dx, Dy x Dy and Dx x Dy matrices of products over the samples."""
+def over_features(
+    x: Side, y: Side, debiased: bool, needs: Needs, spread: str | None
+) -> ValueAndGradients:
+    """Compute CKA by the Dx x Dx, Dy x Dy and Dx x Dy matrices of products over the samples."""
 
     def total(t: Tensor) -> Tensor:
         return all_sum_(t) if spread else t
 
-    n = x.features.shape[-2] * (world_size() if spread else 1)
-    cross = total(x.features.mT @ y.features)
+    n = x.values.shape[-2] * (world_size() if spread else 1)
+    cross = total(x.values.mT @ y.values)
     alignment = norm(cross).square()
-    own = [total(side.features.mT @ side.features) for side in (x, y)]
+    own = [total(side.values.mT @ side.values) for side in (x, y)]
     norms = [norm(gram) for gram in own]
     noises = [x.noise, y.noise]
 
@@ -125,7 +137,7 @@ def over_features(x: Side, y: Side, debiased, needs, spread):
         return total(d.sum(-2, keepdim=True))
 
     def correction(d: Tensor, e: Tensor) -> Tensor:
-        """From <K, L> of centred features to n (n - 3) times the unbiased HSIC."""
+        """Return what turns <K, L> of centred features into n (n - 3) times the unbiased HSIC."""
         products, sums = sum_samples(d * e), sum_samples(d) * sum_samples(e)
         return sums / ((n - 1) * (n - 2)) - products * n / (n - 2)
 
@@ -134,7 +146,7 @@ def over_features(x: Side, y: Side, debiased, needs, spread):
 
     if debiased:
         # (G, N, 1), the diagonals of K and L.
-        energies = [side.features.square().sum(-1, keepdim=True) for side in (x, y)]
+        energies = [side.values.square().sum(-1, keepdim=True) for side in (x, y)]
         alignment = alignment + correction(*energies)
         squares = [p.square() + correction(d, d) for p, d in zip(norms, energies, strict=True)]
         norms = [square.clamp(min=0).sqrt() for square in squares]
@@ -142,17 +154,18 @@ def over_features(x: Side, y: Side, debiased, needs, spread):
     inverses = [inverse(p, noise) for p, noise in zip(norms, noises, strict=True)]
     alive = live(*inverses)
     value = alignment * inverses[0] * inverses[1] * alive
-    gradients = [None, None]
+    gradients: list[Tensor | None] = [None, None]
     for i, (side, other, need) in enumerate(((x, y, needs[0]), (y, x, needs[1]))):
         if not need:
             continue
         common = factor(side.scale, inverses[i], alive)
         toward, away = common * inverses[1 - i], common * inverses[i] * value
-        gradient = other.features @ ((cross.mT if i == 0 else cross) * toward)
-        gradient -= side.features @ (own[i] * away)
+        gradient = other.values @ ((cross.mT if i == 0 else cross) * toward)
+        gradient -= side.values @ (own[i] * away)
         if debiased:
             rate = slope(energies[1 - i]) * toward - slope(energies[i]) * away
-            diagonal = side.features * rate
+            diagonal = side.values * rate
             gradient += diagonal - sum_samples(diagonal) / n
         gradients[i] = gradient
-    return value.clamp(-1.0 if debiased else 0.0, 1.0).flatten(), *gradients
+    value = value.clamp(-1.0 if debiased else 0.0, 1.0).flatten()
+    return value, gradients[0], gradients[1]

@@ -6,6 +6,7 @@ G groups, N = U V patches, D features of a patch within its group.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,54 +27,117 @@ RESIZES = ("bilinear", "pad")
 PatchSize = int | Sequence[int]
 
 
-def to_patches(x: Tensor, patch_size: PatchSize, grouping: str, resize: str = "bilinear") -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions:
+    """The options of :func:`pcka.core.patch_cka` and :class:`pcka.core.PatchCKA`.
+
+    Args:
+        patch_size: P, or ``(P, Q)`` as height and width, in cells of the map.
+        grouping: what shares a Gram matrix. ``channel``: a channel of all images (the paper's);
+            needs equal widths. ``batch``: an image over all channels. ``position``: a cell of the
+            patches over all channels and images.
+        center: see :func:`pcka.core.cka`. The released code computes ``center=False``.
+        inter: the share of the CKA over the features of a patch (*inter*, the transposed patch
+            matrix) in the result, the rest being the CKA over patches (*intra*): False is 0,
+            True 1/2, a number in [0, 1] itself. The released code adds the two.
+        debiased: see :func:`pcka.core.cka`.
+        resize: how a map whose size is no multiple of the patch becomes one: ``bilinear``, as in
+            the released code of arXiv 2401.11824, or ``pad`` with zeros to the right and below,
+            which is faster and gives other values.
+        gather: use the global batch of all processes; see :mod:`pcka.core.collectives`.
+
+    Raises:
+        ValueError: names the option and what it may be.
+    """
+
+    patch_size: PatchSize = 16
+    grouping: str = "channel"
+    center: bool = True
+    inter: bool | float = False
+    debiased: bool = False
+    resize: str = "bilinear"
+    gather: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "patch_size", patch_shape(self.patch_size))
+        check_choice("grouping", self.grouping, GROUPINGS)
+        check_choice("resize", self.resize, RESIZES)
+        check_estimator(self.center, self.debiased, self.gather)
+        inter = self.inter
+        if not isinstance(inter, bool | int | float) or not 0 <= inter <= 1:
+            raise ValueError(f"inter is true, false or a share in [0, 1], got {inter!r}")
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Height and width of a patch in cells."""
+        return patch_shape(self.patch_size)
+
+    @property
+    def share(self) -> float:
+        """The share of *inter* as a number."""
+        return 0.5 * self.inter if isinstance(self.inter, bool) else float(self.inter)
+
+    @property
+    def needs_equal_width(self) -> bool:
+        """Whether both maps need equally many channels."""
+        # Per channel, group i meets group i; inter relates feature i to feature i. Otherwise the
+        # channels are summed over within each side's own Gram matrix.
+        return self.grouping == "channel" or self.share > 0
+
+    def groups(self, x: Tensor) -> int:
+        """Return how many Gram matrices a map ``(B, C, H, W)`` has."""
+        if self.grouping == "position":
+            return math.prod(self.patch_shape)
+        return x.shape[0 if self.grouping == "batch" else 1]
+
+    def check_map(self, height: int, width: int) -> None:
+        """Raise ValueError for a map with too few patches for CKA to say anything.
+
+        One patch always has CKA 1, as have two centred ones: such a level would only look trained.
+        """
+        patches = math.prod(grid_shape(height, width, self.patch_shape))
+        needed = 4 if self.debiased else 3 if self.center else 2
+        if patches < needed:
+            p, q = self.patch_shape
+            kind = "debiased" if self.debiased else "centred" if self.center else "uncentred"
+            more = {3: " or debiased=False", 2: " or center=False"}.get(patches, "")
+            raise ValueError(
+                f"a {height}x{width} map has {patches} patch(es) of {p}x{q} cells, but {kind} CKA "
+                f"needs {needed} or more: use a smaller patch_size for this level{more}"
+            )
+
+
+def to_patches(x: Tensor, options: PatchOptions) -> Tensor:
     """Cut maps into patches, one Gram matrix's worth of samples per group.
 
     Args:
         x: ``(B, C, H, W)``.
-        patch_size: P, or ``(P, Q)`` as height and width, in cells of the map.
-        grouping: ``channel``: G = C, D = B P Q (the paper's); ``batch``: G = B, D = C P Q;
-            ``position``: G = P Q, D = B C.
-        resize: how a map whose size is no multiple of the patch becomes one: ``bilinear``, as in
-            the released code of arXiv 2401.11824, or ``pad`` with zeros to the right and below,
-            which is faster and gives other values.
+        options: by the grouping ``channel`` G = C, D = B P Q; by ``batch`` G = B, D = C P Q; by
+            ``position`` G = P Q, D = B C.
 
     Returns:
         ``(G, N, D)``.
-
-    Raises:
-        ValueError: an unknown grouping or resize, a bad patch size, or a tensor that is no map.
     """
-    if x.dim() != 4:
-        raise ValueError(f"a feature map is (B, C, H, W), got {tuple(x.shape)}")
-    check_choice("grouping", grouping, GROUPINGS)
-    check_choice("resize", resize, RESIZES)
     b, c, height, width = x.shape
-    (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
+    (p, q), (u, v) = options.patch_shape, grid_shape(height, width, options.patch_shape)
     sizes = {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}
-    groups, features = (math.prod(sizes[axis] for axis in axes) for axes in _AXES[grouping])
-    if resize == "pad":
+    groups, features = (math.prod(sizes[a] for a in axes) for axes in _AXES[options.grouping])
+    if options.resize == "pad":
         x = F.pad(x, (0, v * q - width, 0, u * p - height))
     else:
         x = bilinear(x, u * p, v * q)
     patches = x.new_empty(groups, u * v, features)
-    _cells(patches, sizes, grouping).copy_(x.reshape(b, c, u, p, v, q))
+    _cells(patches, sizes, options.grouping).copy_(x.reshape(b, c, u, p, v, q))
     return patches
 
 
-def from_patches(
-    gradient: Tensor,
-    out: Tensor,
-    patch_size: PatchSize,
-    grouping: str,
-    resize: str = "bilinear",
-) -> Tensor:
-    """The adjoint of :func:`to_patches`: a gradient ``(G, N, D)`` into ``out (B, C, H, W)``."""
+def from_patches(gradient: Tensor, out: Tensor, options: PatchOptions) -> Tensor:
+    """Write a gradient ``(G, N, D)`` into ``out (B, C, H, W)``: the adjoint of to_patches."""
     b, c, height, width = out.shape
-    (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
-    cells = _cells(gradient, {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}, grouping)
-    x = cells.reshape(b, c, u * p, v * q)
-    if resize == "pad":
+    (p, q), (u, v) = options.patch_shape, grid_shape(height, width, options.patch_shape)
+    sizes = {"b": b, "c": c, "u": u, "p": p, "v": v, "q": q}
+    x = _cells(gradient, sizes, options.grouping).reshape(b, c, u * p, v * q)
+    if options.resize == "pad":
         return out.copy_(x[..., :height, :width])
     return bilinear_adjoint(x, out)
 
@@ -81,9 +145,9 @@ def from_patches(
 def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:
     """Centre maps over the patches, as if cells outside were not there; those become 0.
 
-    From each cell goes the mean over the cells at its place in all patches of its image. On a map
-    that is a multiple of the patch this is the centring of CKA over the patches, which then finds
-    nothing left to do, and a patch wholly outside adds nothing to any Gram matrix.
+    The mean over the cells at the same place in all patches of an image is subtracted from each
+    cell. On a map that is a multiple of the patch this is the centring of CKA over the patches,
+    which then changes nothing more, and a patch wholly outside adds nothing to any Gram matrix.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -96,16 +160,18 @@ def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:
     height, width = x.shape[-2:]
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
     margin = (0, v * q - width, 0, u * p - height)
-    # Filled, not multiplied: what lies outside may be anything, and gets no gradient.
+    # Filled and not multiplied: cells outside may hold anything, NaN too, and get no gradient.
     x = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~inside, 0)
-    cells, count = (F.pad(t, margin).unflatten(3, (v, q)).unflatten(2, (u, p)).sum((2, 4))
-                    for t in (x, inside.to(x.dtype)))  # fmt: skip
+    cells, count = (
+        F.pad(t, margin).unflatten(3, (v, q)).unflatten(2, (u, p)).sum((2, 4))
+        for t in (x, inside.to(x.dtype))
+    )
     mean = (cells / count.clamp(min=1)).repeat(1, 1, u, v)[..., :height, :width]
     return (x - mean).masked_fill(~inside, 0)
 
 
 def _cells(patches: Tensor, sizes: dict[str, int], grouping: str) -> Tensor:
-    """Patches ``(G, N, D)`` as a view ``(B, C, U, P, V, Q)``, in the order of a map."""
+    """View patches ``(G, N, D)`` as ``(B, C, U, P, V, Q)``, the order of a map."""
     groups, features = _AXES[grouping]
     order = groups + "uv" + features
     return patches.view([sizes[a] for a in order]).permute([order.index(a) for a in "bcupvq"])
@@ -118,35 +184,23 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def patch_shape(patch_size: PatchSize) -> tuple[int, int]:
-    """``P`` or ``(P, Q)`` as height and width in cells; ValueError for anything else."""
+    """Return ``P`` or ``(P, Q)`` as height and width; raise ValueError for anything else."""
     shape = tuple(patch_size) if isinstance(patch_size, Sequence) else (patch_size, patch_size)
-    if len(shape) != 2 or any(
-        isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in shape
-    ):
+    if len(shape) != 2 or any(type(s) is not int or s < 1 for s in shape):
         raise ValueError(f"patch_size is a positive integer or (height, width), got {patch_size!r}")
-    return shape
+    return shape[0], shape[1]
 
 
 def grid_shape(height: int, width: int, patch_size: PatchSize) -> tuple[int, int]:
-    """Patches down and across a ``(height, width)`` map, the last ones filled by resizing."""
+    """Return the patches down and across a map, the last ones filled by resizing."""
     p, q = patch_shape(patch_size)
     return -(-height // p), -(-width // q)
 
 
-def check_grid(
-    height: int, width: int, patch_size: PatchSize, *, center: bool, debiased: bool = False
-) -> None:
-    """Raise ValueError where a map has too few patches for CKA to say anything.
-
-    One patch always has CKA 1, as have two centred ones: such a level would only look trained.
-    """
-    u, v = grid_shape(height, width, patch_size)
-    needed = 4 if debiased else 3 if center else 2
-    if u * v < needed:
-        p, q = patch_shape(patch_size)
-        kind = "debiased" if debiased else "centred" if center else "uncentred"
-        raise ValueError(
-            f"a {height}x{width} map has {u * v} patch(es) of {p}x{q} cells, but {kind} CKA "
-            f"needs {needed} or more: use a smaller patch_size for this level"
-            + (" or debiased=False" if u * v == 3 else " or center=False" if u * v == 2 else "")
-        )
+def check_estimator(center: bool, debiased: bool, gather: bool) -> None:
+    """Raise ValueError for options of :func:`pcka.core.cka` that are not flags, or do not agree."""
+    for name, value in (("center", center), ("debiased", debiased), ("gather", gather)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is true or false, got {value!r}")
+    if debiased and not center:
+        raise ValueError("debiased CKA is centred by definition: leave center=True")

@@ -1,9 +1,7 @@
 """Configuration keys of distillation, and a config read from a file and KEY VALUE pairs."""
 
 import copy
-import os
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from pcka.errors import ConfigError
@@ -40,7 +38,7 @@ def add_pcka_config(cfg: CfgNode) -> None:
     pcka.GRADIENT_PERIOD = 0
     # Leave the padding of a batch of images of different sizes out of the losses of maps.
     pcka.MASK_PADDING = False
-    # List of terms; keys and defaults of an entry: see `terms.term_template`.
+    # List of terms; keys and defaults of an entry: see `config_terms.term_template`.
     pcka.TERMS = []
 
     # Every so many iterations the pictures of tools/pictures.py, over the first images of
@@ -92,17 +90,10 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
     cfg = SafeCfgNode(cfg)
     try:
         if config_file:
-            if not os.path.isfile(config_file):
-                raise ConfigError(f"config file {config_file!r} does not exist")
             cfg.merge_from_file(config_file)
-    except yaml.constructor.ConstructorError as error:
-        raise ConfigError(
-            f"{config_file} asks to run Python code while it is read, which is refused: "
-            f"{error.problem} {error.problem_mark}"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config_file} is not valid YAML: {error}") from error
-    except (KeyError, ValueError, AssertionError, TypeError, OSError) as error:
+    except ConfigError:
+        raise
+    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
         raise ConfigError(f"{config_file}: {explain(error, cfg)}") from error
     try:
         cfg.merge_from_list(copy.deepcopy(list(opts or [])))  # keys may lead into its lists

@@ -1,25 +1,24 @@
-"""How a detectron2 config is read: safely, with keys into lists, and with errors that help.
+"""Reading detectron2 configs: safely, with keys into lists, and with errors that help.
 
-Nothing here knows a key of this project.
+No key of this project is known here.
 """
 
-import os
 from importlib import resources
+from pathlib import Path
 
 from detectron2.config import CfgNode
 
 from pcka.errors import unknown_key
 from pcka.keys import set_key
+from pcka.yaml_files import read_with_bases
 
 
 class SafeCfgNode(CfgNode):
-    """Reads YAML without running code, file by file along ``_BASE_``."""
+    """A config node that reads YAML, and the files along ``_BASE_``, without running code."""
 
     @classmethod
     def load_yaml_with_base(cls, filename, allow_unsafe=False):
-        inside = str(resources.files("detectron2")) + os.sep
-        trusted = os.path.realpath(filename).startswith(os.path.realpath(inside) + os.sep)
-        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        return read_with_bases([filename], is_trusted=_ships_with_detectron2)
 
     def merge_from_other_cfg(self, cfg_other):
         widen(self, cfg_other)
@@ -38,8 +37,13 @@ class SafeCfgNode(CfgNode):
         return super().merge_from_list(list(cfg_list[-1:]) if len(cfg_list) % 2 else [])
 
 
+def _ships_with_detectron2(path: Path) -> bool:
+    """Return whether a file lies inside the package detectron2, and so is code already."""
+    return path.is_relative_to(Path(str(resources.files("detectron2"))).resolve())
+
+
 def widen(node: CfgNode, other: CfgNode) -> None:
-    """Whole numbers where ``node`` holds a float become floats: yacs would refuse them."""
+    """Turn whole numbers where ``node`` holds a float into floats, as yacs would refuse them."""
     for key, value in other.items():
         if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
             widen(node[key], value)
@@ -48,7 +52,7 @@ def widen(node: CfgNode, other: CfgNode) -> None:
 
 
 def lookup(node: CfgNode, path: str):
-    """The value under a full name such as ``MODEL.DEVICE``; None if there is none."""
+    """Return the value under a full name such as ``MODEL.DEVICE``; None if there is none."""
     for part in path.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node
@@ -60,7 +64,7 @@ def _leads_into_list(cfg: CfgNode, key: str) -> bool:
 
 
 def explain(error: Exception, cfg: CfgNode) -> str:
-    """yacs' message, with the known keys of the node where a key is unknown."""
+    """Return yacs' message, with the known keys of the node where a key is unknown."""
     message = str(error.args[0] if error.args else error)
     marker = "Non-existent key: "
     if marker not in message and "Non-existent config key: " not in message:

@@ -103,15 +103,6 @@ def check_logits(name: str, student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def check_estimator(center: bool, debiased: bool, gather: bool) -> None:
-    """Raise ValueError for options of :func:`pcka.core.cka` that are not flags, or do not agree."""
-    for name, value in (("center", center), ("debiased", debiased), ("gather", gather)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} is true or false, got {value!r}")
-    if debiased and not center:
-        raise ValueError("debiased CKA is centred by definition: leave center=True")
-
-
 def check_positive(**values: float) -> None:
     """Raise ValueError for an argument that is not a positive, finite number."""
     for name, value in values.items():

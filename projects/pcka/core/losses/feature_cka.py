@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from pcka.core.cka import cka
-from pcka.core.distributed import gather_samples
+from pcka.core.collectives import gather_samples
+from pcka.core.patches import check_estimator
 
-from .base import DistillLoss, check_estimator, check_samples
+from .base import DistillLoss, check_samples
 
 
 def feature_cka(
@@ -22,7 +23,7 @@ def feature_cka(
         student: ``(B, ...)``, one image per row; all other axes are flattened.
         teacher: ``(B, ...)``; its other axes may differ.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over the images of all processes; see :mod:`pcka.core.distributed`.
+        gather: over the images of all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar in [0, 1]. Centred, two images always give 1.

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcka.core.cka import cka, working_dtype
-from pcka.core.distributed import gather_samples
-from pcka.core.patches import check_choice
+from pcka.core.collectives import gather_samples
+from pcka.core.patches import check_choice, check_estimator
 
-from .base import DistillLoss, check_estimator, check_positive
+from .base import DistillLoss, check_positive
 
 RELATIONS = ("intra", "inter")
 
@@ -36,7 +36,7 @@ def logit_cka(
         normalize_rows: divide each row of the Gram matrices by the length of its sample, as the
             released code does, so that samples of large logits do not decide alone.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over the samples of all processes; see :mod:`pcka.core.distributed`.
+        gather: over the samples of all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar in [0, 1] (debiased, and with ``normalize_rows``: [-1, 1]).

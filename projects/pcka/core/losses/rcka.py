@@ -34,7 +34,7 @@ def rcka(
         feature_weight, intra_weight, inter_weight: a, b, c; a term of weight 0 is not computed.
         temperature, normalize_rows: of the logits; see :func:`pcka.core.logit_cka`.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over all processes; see :mod:`pcka.core.distributed`.
+        gather: over all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar, 0 where all relations agree.

@@ -7,11 +7,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from pcka.detection.config import META_ARCHITECTURE, ConfigError, config_differences, load_config
+from pcka.detection.config_terms import distils
 from pcka.detection.data.coco_json import check_datasets, register_coco_json
 from pcka.detection.engine.precision import step_dtype
-from pcka.detection.files import fetch
 from pcka.detection.modeling.teacher_source import teacher_source
-from pcka.detection.terms import distils
+from pcka.detection.modeling.weights import fetch
 
 _DEMO = "To see it run without any of this: make demo"
 

@@ -1,6 +1,5 @@
 """Hooks of the trainer: the teacher's checks, exact resume, and the summary of a run."""
 
-import json
 import logging
 import os
 import time
@@ -13,6 +12,7 @@ from pcka.detection.checks.teacher_checks import check_ap, check_pixels
 from pcka.detection.config import ConfigError, student_config
 from pcka.detection.modeling.distilled_detector import DistilledDetector
 from pcka.environment import ENVIRONMENT, environment
+from pcka.files import write_json, write_text
 
 from .processes import unwrapped
 from .stream import random_state, set_random_state
@@ -116,10 +116,8 @@ class SummaryHook(HookBase):
     def before_train(self) -> None:
         self._start = time.perf_counter()
         cfg = self.trainer.cfg
-        with open(os.path.join(cfg.OUTPUT_DIR, "student.yaml"), "w") as file:
-            file.write(student_config(cfg).dump())
-        with open(os.path.join(cfg.OUTPUT_DIR, ENVIRONMENT), "w") as file:
-            json.dump(environment(cfg.MODEL.DEVICE), file, indent=2)
+        write_text(os.path.join(cfg.OUTPUT_DIR, "student.yaml"), student_config(cfg).dump())
+        write_json(os.path.join(cfg.OUTPUT_DIR, ENVIRONMENT), environment(cfg.MODEL.DEVICE))
 
     def after_train(self) -> None:
         trainer = self.trainer
@@ -140,9 +138,7 @@ class SummaryHook(HookBase):
             "threads": torch.get_num_threads(),
             "results": _json_values(getattr(trainer, "_last_eval_results", {})),
         }
-        with open(path + ".part", "w") as file:
-            json.dump(summary, file, indent=2)
-        os.replace(path + ".part", path)
+        write_json(path, summary)
 
 
 def _json_values(results: dict) -> dict:

@@ -4,7 +4,6 @@ import logging
 import os
 import weakref
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
@@ -18,9 +17,10 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from pcka.detection.config import ConfigError
+from pcka.detection.config_terms import distils
 from pcka.detection.modeling.distilled_detector import DistilledDetector
-from pcka.detection.terms import distils
 
+from .checkpointer import StudentCheckpointer
 from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
 from .precision import MixedPrecisionTrainer, step_dtype
 from .processes import share_buffers, share_model
@@ -59,9 +59,7 @@ class Trainer(DefaultTrainer):
             SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = StudentCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
@@ -123,12 +121,6 @@ class Trainer(DefaultTrainer):
             hooks.insert(0, UnusedParametersHook())
         if not comm.is_main_process():
             return hooks
-        period = self.cfg.MODEL.PCKA.PICTURE_PERIOD
-        if period > 0 and distils(self.cfg) and self.cfg.DATASETS.TEST:
-            # Here, as drawing takes time to import; first, before the writers write.
-            from pcka.experiments.detection.picture_hook import PictureHook
-
-            hooks.insert(0, PictureHook(period))
         # Last, after the final evaluation.
         return [*hooks, SummaryHook()]
 

@@ -1,7 +1,7 @@
 """Weights of mmdetection, torchvision and timm as detectron2 checkpoints."""
 
 from .convert import Conversion, convert
-from .files import check_output, read_checkpoint, write_checkpoint
+from .files import check_output, read_weights, write_checkpoint
 from .inputs import input_settings, settings_to_change
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "check_output",
     "convert",
     "input_settings",
-    "read_checkpoint",
+    "read_weights",
     "settings_to_change",
     "write_checkpoint",
 ]

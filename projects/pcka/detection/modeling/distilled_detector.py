@@ -7,16 +7,14 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from pcka.core import DistillTerms, Taps, gradient_ratios, loss_shares
-from pcka.core.distributed import world_size
+from pcka.core.collectives import world_size
 from pcka.core.schedules import progress_at
 from pcka.detection.config import ConfigError
-from pcka.detection.terms import term_specs
+from pcka.detection.config_terms import term_specs
 
 from .features import feature_modules, feature_shapes
 from .padding import padded_alike
 from .teacher import FrozenTeacher, build_teacher
-
-_PREFIX = "student."
 
 
 @META_ARCH_REGISTRY.register()
@@ -24,9 +22,8 @@ class DistilledDetector(nn.Module):
     """Student losses plus distillation losses; in evaluation, just the student.
 
     The student's own ``forward`` runs and its features are read by hooks, so any detectron2
-    detector with a ``backbone`` can be a student. In the state dict the student's keys carry no
-    prefix: a checkpoint loads into the plain detector. Adapters lie under ``distill.``; the
-    teacher is not part of the module.
+    detector with a ``backbone`` can be a student. The teacher is not part of the module.
+    ``StudentCheckpointer`` saves the student as the plain detector that it is.
     """
 
     @configurable
@@ -57,13 +54,9 @@ class DistilledDetector(nn.Module):
         self.teacher = teacher
         self.max_iter = max_iter
         self.mask_padding = mask_padding
-        if distill is not None:
-            self.distill = distill
+        self.distill = distill
         self.gradient_period = gradient_period
         self.taps = Taps(feature_modules(student))
-        self.register_state_dict_post_hook(_strip_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
-        self.register_load_state_dict_post_hook(_strip_reported)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -136,37 +129,3 @@ class DistilledDetector(nn.Module):
         if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
             scalars |= gradient_ratios(distill.pairings, losses, features)
         storage.put_scalars(**scalars, smoothing_hint=False)
-
-
-def _strip_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    _rename(state_dict, prefix + _PREFIX, prefix)
-    metadata = getattr(state_dict, "_metadata", None)
-    if metadata is not None:
-        _rename(metadata, prefix + _PREFIX, prefix)
-        # The student's own entry takes the place of the wrapper's.
-        if prefix + _PREFIX[:-1] in metadata:
-            metadata[prefix[:-1]] = metadata.pop(prefix + _PREFIX[:-1])
-
-
-def _add_prefix(module, state_dict, prefix, local_metadata, *unused) -> None:
-    for key in list(state_dict):
-        rest = key.removeprefix(prefix)
-        if key.startswith(prefix) and not rest.startswith(("distill.", _PREFIX)):
-            state_dict[prefix + _PREFIX + rest] = state_dict.pop(key)
-    # Version marks of submodules: torch looks them up by the prefixed name.
-    metadata = getattr(state_dict, "_metadata", None)
-    if metadata is not None:
-        for key in list(metadata):
-            if key and not key.startswith(("distill", _PREFIX)):
-                metadata.setdefault(prefix + _PREFIX + key.removeprefix(prefix), metadata[key])
-
-
-def _strip_reported(module: nn.Module, incompatible_keys) -> None:
-    for keys in (incompatible_keys.missing_keys, incompatible_keys.unexpected_keys):
-        keys[:] = [key.removeprefix(_PREFIX) for key in keys]
-
-
-def _rename(mapping: dict, old: str, new: str) -> None:
-    for key in list(mapping):
-        if key.startswith(old):
-            mapping[new + key.removeprefix(old)] = mapping.pop(key)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcka.core.distributed import all_max_, world_size
+from pcka.core.collectives import all_max_, world_size
 
 
 @contextmanager

@@ -1,21 +1,19 @@
 """The frozen teacher: a detector with trained weights, checked before it teaches."""
 
 import logging
-import pickle
 from collections.abc import Collection
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from pcka.core import FeatureShape, Taps
 from pcka.detection.config import ConfigError
-from pcka.detection.files import fetch
 
 from .features import feature_modules, feature_shapes
 from .fpn import reading
 from .teacher_source import teacher_source
+from .weights import SafeCheckpointer, fetch
 
 logger = logging.getLogger(__name__)
 
@@ -111,16 +109,15 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model = source.build()
     _check_usable(model, cfg)
-    checkpointer = _ReportingCheckpointer(model)
+    checkpointer = SafeCheckpointer(model)
     try:
         checkpointer.load(path)
-    except (
-        RuntimeError, ValueError, AssertionError, AttributeError, KeyError, TypeError, EOFError,
-        OSError, pickle.UnpicklingError,
-    ) as error:  # fmt: skip
+    except ConfigError as error:
+        raise ConfigError(f"the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS): {error}") from error
+    except (RuntimeError, ValueError, AssertionError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"cannot read the teacher's weights {path}: {reason}. It has to be a detectron2 "
+            f"cannot use the teacher's weights {path}: {reason}. It has to be a detectron2 "
             "checkpoint (.pth with tensors alone, or the model zoo's .pkl)"
         ) from error
     missing_heads = _check_weights(checkpointer.incompatible, model, path)
@@ -149,14 +146,6 @@ def _check_usable(model: nn.Module, cfg: CfgNode) -> None:
             f"(model.backbone.square_pad={-(-cfg.INPUT.MAX_SIZE_TRAIN // 64) * 64} in "
             "MODEL.PCKA.TEACHER.OPTS)"
         )
-
-
-class _ReportingCheckpointer(DetectionCheckpointer):
-    """Keeps which keys did not match, which the base class only logs."""
-
-    def _load_model(self, checkpoint):
-        self.incompatible = super()._load_model(checkpoint)
-        return self.incompatible
 
 
 def _check_weights(incompatible, model: nn.Module, path: str) -> tuple[str, ...]:

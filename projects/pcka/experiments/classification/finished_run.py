@@ -22,7 +22,7 @@ from pcka.classification.processes import Process
 from pcka.classification.records import CONFIG
 from pcka.core import DistillTerms, LogitCKA
 from pcka.errors import ConfigError
-from pcka.experiments.folders import weights_of_run
+from pcka.experiments.finished_runs import weights_of_run
 
 IMAGES = 512  # over which layers are compared
 _BATCH = 16  # small, so that batches spread over a set that is sorted by class
@@ -74,10 +74,10 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> ClassificationRun
             weights, drawn again from the run's seed.
 
     Raises:
-        ConfigError, CheckpointError: no run, one that is not finished or had no teacher, a teacher
+        ConfigError: no run, one that is not finished or had no teacher, a teacher
             or data that are gone.
     """
-    weights = weights_of_run(Path(folder), task="classification")
+    weights = weights_of_run(Path(folder), kind="classification")
     cfg = load_config([Path(folder) / CONFIG])
     if not cfg.distils:
         raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
@@ -161,7 +161,7 @@ def _logit_figure(run: ClassificationRun, images: int) -> Figure:
 
 
 def _trained_alone(folder: Path, classes: int) -> nn.Module:
-    weights = weights_of_run(folder, task="classification")
+    weights = weights_of_run(folder, kind="classification")
     student = create_model(load_config([folder / CONFIG]).student.name, classes)
     load_weights(student, str(weights))
     return student

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcka.classification.checkpoints import CheckpointError, load_weights
+from pcka.classification.checkpoints import load_weights
 from pcka.classification.config import Config
 from pcka.classification.data import Data, build_data
 from pcka.classification.distiller import Teacher
 from pcka.classification.models import create_model
 from pcka.classification.records import STUDENT, accuracy_curve, read_metrics
 from pcka.errors import ConfigError
-from pcka.experiments.curves import Curve
-from pcka.experiments.page import Picture, Section
-from pcka.experiments.relations import relations_section
-from pcka.experiments.run import Run
-from pcka.experiments.training_figures import training_section
+from pcka.experiments.pages.curves import Curve
+from pcka.experiments.pages.html import Picture, Section
+from pcka.experiments.pages.relations import relations_section
+from pcka.experiments.pages.training import training_section
+from pcka.experiments.study.run import Run
 
 from .figures import accuracy_figure, predictions_figure
 from .finished_run import draw_pictures
@@ -39,10 +39,10 @@ class Predictions(NamedTuple):
     labels: Tensor  # (N,) int64: the true classes
 
 
-def report_sections(
+def page_sections(
     students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int
 ) -> list[Section]:
-    """See ``Task.sections``; a picture that cannot be drawn is replaced by the reason."""
+    """Draw finished runs as sections of a page; see the same function for detectors."""
     firsts = {label: runs[0] for label, runs in students.items()}
     training = training_section(
         {label: term_curves(run.output_dir) for label, run in firsts.items()},
@@ -95,7 +95,7 @@ def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: in
             raise ConfigError("These runs differ in data, and so in the images to predict.")
         data = _data(cfg)
         found = {label: predict(runs[label], data) for label in shown}
-    except (ConfigError, CheckpointError) as error:
+    except ConfigError as error:
         return Section(title, [str(error)])
     first = found[shown[0]]
     truth = Predictions(first.labels, torch.ones(len(first.labels)), first.labels)
@@ -104,7 +104,7 @@ def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: in
     if "teacher" not in shown:
         try:
             found["teacher"] = _teacher_predictions(runs, teacher, data)
-        except (ConfigError, CheckpointError) as error:
+        except ConfigError as error:
             text.append(f"The teacher is not shown: {error}")
     differ = (first.classes != last.classes).nonzero()[:, 0]
     distance = (first.truth - last.truth).abs()[differ]
@@ -126,7 +126,7 @@ def predict(run: Run, data: Data) -> Predictions:
     """Of a run's final weights.
 
     Raises:
-        ConfigError, CheckpointError: they are gone, or do not fit its config.
+        ConfigError: they are gone, or do not fit its config.
     """
     path = run.output_dir / STUDENT
     if not path.is_file():
@@ -140,7 +140,7 @@ def _teacher_predictions(runs: Mapping[str, Run], teacher: Run | None, data: Dat
     """Of the teacher's own run, else of the teacher that the runs' configs name."""
     if teacher is not None:
         return predict(teacher, data)
-    taught = [run.config for run in runs.values() if run.task.needs_teacher(run.config)]
+    taught = [run.config for run in runs.values() if run.is_taught]
     if not taught:
         raise ConfigError("no run here was taught.")
     cfg = taught[0]

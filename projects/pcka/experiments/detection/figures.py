@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from pcka.analysis.plotting import GREY, INK, fitting_size, new_figure
-from pcka.experiments.curves import Curve, draw_curves
+from pcka.experiments.pages.curves import Curve, draw_curves
 
 from .matching import Panel, above_threshold, match
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.detection_utils import convert_image_to_rgb
@@ -20,12 +19,13 @@ from pcka.analysis.layers import check_layer
 from pcka.core import DistillTerms, PatchCKA
 from pcka.core.features import on_common_extent
 from pcka.detection.config import ConfigError, load_config, student_config
+from pcka.detection.config_terms import distils
 from pcka.detection.data.coco_json import check_datasets, register_coco_json
-from pcka.detection.files import fetch
+from pcka.detection.engine.checkpointer import StudentCheckpointer
 from pcka.detection.modeling.features import feature_modules, feature_shapes
 from pcka.detection.modeling.teacher import FrozenTeacher
-from pcka.detection.terms import distils
-from pcka.experiments.folders import weights_of_run
+from pcka.detection.modeling.weights import fetch
+from pcka.experiments.finished_runs import weights_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
         ConfigError: no run, one that is not finished or had no teacher, a teacher or data that are
             gone.
     """
-    weights = weights_of_run(Path(folder), task="detection")
+    weights = weights_of_run(Path(folder), kind="detection")
     cfg = _config(folder)
     if not distils(cfg):
         raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
@@ -108,11 +108,11 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
     if not alone:
         if cfg.MODEL.WEIGHTS:
             path = fetch(cfg.MODEL.WEIGHTS, "the student's initial weights (MODEL.WEIGHTS)")
-            DetectionCheckpointer(model).load(path)
+            StudentCheckpointer(model).load(path)
         # Without a seed, the weights that it began with are not to be had again.
         name = "student before" if cfg.SEED >= 0 else "student before, of another seed"
         students[name], terms[name] = deepcopy(model.student), deepcopy(model.distill)
-    DetectionCheckpointer(model).load(str(weights))
+    StudentCheckpointer(model).load(str(weights))
     students[DISTILLED], terms[DISTILLED] = model.student, model.distill
     return DetectionRun(cfg, students, model.teacher, terms)
 
@@ -183,13 +183,13 @@ def _patch_figures(
             maps["teacher"] = y[0]
             with torch.no_grad():  # as the loss sees it
                 maps[name] = (run.terms[name].adapters[key](x) if name in run.terms else x)[0]
-        options = {k: v for k, v in loss.options.items() if k not in ("inter", "gather")}
-        (p, q), kind = options["patch_size"], "centred" if options["center"] else "uncentred"
+        options = loss.patch_options
+        (p, q), kind = options.patch_shape, "centred" if options.center else "uncentred"
         title = (
             f"{pair.student}, {image}: patches of {p}x{q} cells, grouping "
-            f"{options['grouping']}, {kind}"
+            f"{options.grouping}, {kind}"
         )
-        yield key, gram_figure(pixels, maps, stride=pair.stride, title=title, **options)
+        yield key, gram_figure(pixels, maps, stride=pair.stride, title=title, options=options)
 
 
 def _config(folder: str | Path) -> CfgNode:
@@ -201,10 +201,10 @@ def _config(folder: str | Path) -> CfgNode:
 
 
 def _trained_alone(folder: Path) -> nn.Module:
-    weights = weights_of_run(folder, task="detection")
+    weights = weights_of_run(folder, kind="detection")
     cfg = student_config(_config(folder))
     model = build_model(cfg)
-    DetectionCheckpointer(model).load(str(weights))
+    StudentCheckpointer(model).load(str(weights))
     return model
 
 

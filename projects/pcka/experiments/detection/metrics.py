@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pcka.experiments.curves import Curve
+from pcka.experiments.pages.curves import Curve
 
 
 def read_records(path: str | os.PathLike, last_bytes: int | None = None) -> Iterator[dict]:

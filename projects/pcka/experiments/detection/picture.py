@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from pcka.detection.data.coco_json import check_datasets, register_coco_json
 from pcka.detection.modeling.teacher import build_teacher
 from pcka.errors import ConfigError
-from pcka.experiments.comparison_file import Comparison
-from pcka.experiments.curves import short_names
-from pcka.experiments.run import Run
+from pcka.experiments.pages.curves import short_names
+from pcka.experiments.study.run import Run
+from pcka.experiments.study.study import Study
 
 from .figures import comparison_figure
 from .matching import Panel, above_threshold, difference
@@ -33,14 +33,14 @@ class Evaluated(NamedTuple):
     metadata: Any
 
 
-def comparison_picture(comparison: Comparison) -> Figure:
-    """Detections of the first validation images, beside the truth, and CKA over training.
+def study_picture(study: Study) -> Figure:
+    """Draw detections on the first validation images, beside the truth, and CKA over training.
 
     The images are the first ones of the data set, not chosen by what they show.
     """
-    runs = {label: comparison.students[label][0] for label in comparison.picture["STUDENTS"]}
-    data = evaluated(comparison.students[comparison.baseline][0].config)
-    data = data._replace(records=data.records[: comparison.picture.get("IMAGES", 4)])
+    runs = {label: study.students[label][0] for label in study.picture["STUDENTS"]}
+    data = evaluated(study.base.report[0].config)
+    data = data._replace(records=data.records[: study.picture.get("IMAGES", 4)])
     scalars = {
         label: found
         for label, run in runs.items()
@@ -54,7 +54,7 @@ def comparison_picture(comparison: Comparison) -> Figure:
             short = keys[name.removeprefix("cka/")]
             curves[short if len(scalars) == 1 else f"{label}: {short}"] = curve
     panels = {label: detections(run, data) for label, run in runs.items()}
-    return draw_detections(data, panels, curves=curves, title=comparison.title)
+    return draw_detections(data, panels, curves=curves, title=study.title)
 
 
 def draw_detections(data: Evaluated, panels: Mapping[str, Sequence[Panel]], **options) -> Figure:

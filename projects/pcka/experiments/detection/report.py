@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from pcka.errors import ConfigError
-from pcka.experiments.page import Picture, Section
-from pcka.experiments.relations import relations_section
-from pcka.experiments.run import Run
-from pcka.experiments.training_figures import training_section
+from pcka.experiments.pages.html import Picture, Section
+from pcka.experiments.pages.relations import relations_section
+from pcka.experiments.pages.training import training_section
+from pcka.experiments.study.run import Run
 
 from .finished_run import draw_pictures
 from .matching import above_threshold, match
@@ -24,10 +24,18 @@ from .picture import (
 _THRESHOLD = 0.5
 
 
-def report_sections(
+def page_sections(
     students: Mapping[str, Sequence[Run]], teacher: Run | None, *, images: int
 ) -> list[Section]:
-    """See ``Task.sections``; a picture that cannot be drawn is replaced by the reason."""
+    """Draw finished runs as sections of a page.
+
+    A picture that cannot be drawn is replaced by the reason.
+
+    Args:
+        students: runs by label, one per seed; pictures of single images show the first.
+        teacher: its own run; None where there is none.
+        images: how many of them such pictures show.
+    """
     firsts = {label: runs[0] for label, runs in students.items()}
     paths = {label: run.output_dir / "metrics.json" for label, run in firsts.items()}
     scalars = {label: read_scalars(p, "") if p.is_file() else {} for label, p in paths.items()}
@@ -80,7 +88,7 @@ def _teacher_panels(runs: Mapping[str, Run], teacher: Run | None, data: Evaluate
     """Of the teacher's own run, else computed by the teacher that the runs' configs name."""
     if teacher is not None:
         return detections(teacher, data)
-    taught = [run for run in runs.values() if run.task.needs_teacher(run.config)]
+    taught = [run for run in runs.values() if run.is_taught]
     if not taught:
         raise ConfigError("no run here was taught.")
     return teacher_detections(taught[0].config, data)

@@ -1,0 +1,102 @@
+"""The command ``pcka``: a name for each program of the package, and what all of them share.
+
+Every program is a function ``main(argv) -> exit status``: 0 for success, 1 for a run that failed,
+2 for wrong use (one line on stderr says what and the remedy), 130 for Ctrl-C.
+"""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from pcka import __version__
+from pcka.errors import ConfigError, RunError, nearest
+
+# Name -> where its function is, and one line of help. Imported only when called: most take seconds.
+COMMANDS = {
+    "train": ("pcka.detection.train", "train or evaluate a detector, with or without a teacher"),
+    "classify": ("pcka.classification.train", "train or evaluate an image classifier"),
+    "study": ("pcka.experiments.study.command", "train settings over seeds and compare them"),
+    "report": ("pcka.experiments.pages.command", "gather finished runs on one HTML page"),
+    "pictures": ("pcka.experiments.pictures", "draw what a finished student took over"),
+    "import-weights": ("pcka.detection.importers.command", "convert weights of other frameworks"),
+}
+# The process that started this one and whose end it should share; the scheduler of studies sets it.
+PARENT = "PCKA_PARENT"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``pcka COMMAND ARGUMENTS``; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"pcka {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = nearest(name, COMMANDS)
+        hint = f", did you mean {close!r}?" if close else "."
+        print(f"pcka: unknown command {name!r}{hint} Known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def exit_status(program: str, body: Callable[[], object], *, stopped: str = "stopped") -> int:
+    """Run a program's body and turn the errors that users cause into one line and a status.
+
+    Args:
+        program: stands before the message.
+        body: the work.
+        stopped: what Ctrl-C prints.
+    """
+    end_with_parent()
+    try:
+        body()
+    except ConfigError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except (RunError, FloatingPointError) as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A full disk, a read-only folder or a file in the place of a folder. Errors without a
+        # number are not the system's, but a fault of ours, and keep their traceback.
+        if error.errno is None:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"{program}: error: {error.strerror}{where}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def end_with_parent() -> None:
+    """End this process when the one named by ``PCKA_PARENT`` ends, however that happens (Linux).
+
+    A study that is killed would otherwise leave its runs behind, and a second one beside them.
+    """
+    parent = os.environ.pop(PARENT, "")
+    if not parent or sys.platform != "linux":
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before this line
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: pcka COMMAND ARGUMENTS   (pcka COMMAND --help)", "", "commands:", *lines]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Autograd for values whose gradient is formed along with them."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# (x, y, needs) -> value, factor, slope of x or None, slope of y or None. The gradients are factor
+# times the slopes. The value is a scalar, or (...) of which each entry depends on x[i] and y[i].
+Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
+
+
+def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
+    """Return the value of ``compute`` as a differentiable function of x and y, autocast off.
+
+    The slopes are kept in place of the intermediate results that autograd would keep, and
+    backward is one multiplication. Differentiating twice raises RuntimeError.
+
+    A compiled model calls this function as it is: traced, the loops over chunks run several times
+    slower.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        # ``disable`` imports the compiler, so it is called only where one compiles.
+        return torch.compiler.disable(_with_gradients)(compute, x, y)
+    return _with_gradients(compute, x, y)
+
+
+def _with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
+    _keep_freed_memory()
+    needs = x.requires_grad, y.requires_grad
+    if torch.is_grad_enabled() and any(needs):
+        return _WithGradients.apply(x, y, compute, needs)
+    with torch.no_grad():
+        return _run(compute, x, y, (False, False))[0]
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the memory that one step frees serve the next.
+
+    glibc hands free memory at the end of the heap back to the system, to be faulted in again,
+    until a block as large as this one, larger than all that a step takes, has been freed.
+    """
+    torch.empty(16 << 20, dtype=torch.uint8, device="cpu")
+
+
+def _run(compute: Compute, x: Tensor, y: Tensor, needs: tuple[bool, bool]) -> Sequence[Any]:
+    if not torch.is_autocast_enabled(x.device.type):
+        return compute(x, y, needs)
+    with torch.autocast(x.device.type, enabled=False):
+        return compute(x, y, needs)
+
+
+class _WithGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, compute, needs):
+        value, ctx.factor, *ctx.slopes = _run(compute, x, y, needs)
+        ctx.save_for_backward(x, y)
+        ctx.compute, ctx.needs, ctx.dtypes = compute, needs, (x.dtype, y.dtype)
+        return value
+
+    @staticmethod
+    def backward(ctx, outer):
+        slopes, ctx.slopes = ctx.slopes, None
+        with torch.no_grad():
+            if slopes is None:  # a retained graph's second backward: the first gave them away
+                _, _, *slopes = _run(ctx.compute, *ctx.saved_tensors, ctx.needs)
+            # Multiply by the incoming gradient (the loss scale) before casting to half, or small
+            # gradients underflow.
+            scale = outer if ctx.factor == 1 else ctx.factor * outer
+            gradients = [
+                slope if slope is None else slope.mul_(_expand(scale, slope)).to(ctx.dtypes[i])
+                for i, slope in enumerate(slopes)
+            ]
+        # torch's once_differentiable would let a gradient penalty pass in silence where the
+        # incoming gradient is a constant.
+        if torch.is_grad_enabled():  # create_graph
+            gradients = [
+                g if g is None else _Once.apply(g, outer, *ctx.saved_tensors) for g in gradients
+            ]
+        return *gradients, None, None
+
+
+class _Once(torch.autograd.Function):
+    """Attaches a gradient to what it depends on, and refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx, gradient, *inputs):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, *outer):
+        raise RuntimeError(
+            "CKA's gradient is formed in closed form and cannot be differentiated a second time"
+        )
+
+
+def _expand(outer: Tensor, slope: Tensor) -> Tensor:
+    """Shape ``(...)`` as ``(..., 1, 1, ...)``, to multiply a slope ``(..., N, D)``."""
+    return outer.reshape(outer.shape + (1,) * (slope.dim() - outer.dim()))

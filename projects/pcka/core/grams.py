@@ -1,0 +1,200 @@
+"""Gram matrices of two sides, in a scale that stays in range, and what CKA makes of them.
+
+Shapes: G groups, N samples, D features; a number per group is ``(G, 1, 1)``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .collectives import all_max_, all_sum_, world_size
+
+# A group within this many rounding errors of its mean holds no relation at all.
+DEAD_RATIO = 8.0
+# So few numbers are added up without losing digits.
+_FEW = 1 << 14
+# Samples by which a Gram matrix grows at a time, and the multiplications from which that pays.
+_BLOCK = 48
+_MANY = 1 << 24
+
+
+class Side(NamedTuple):
+    """Features of one side, or their Gram matrix, with what was done to them.
+
+    Attributes:
+        values: ``(G, N, D)``, centred if asked for, or ``(G, N, N)``.
+        scale: ``(G, 1, 1)``, the power of two that keeps products in range; None if not needed.
+        noise: ``(G, 1, 1)``, the energy that rounding alone can leave.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+    noise: Tensor | float
+
+
+def standardize(x: Tensor, center: bool, spread: str | None = None) -> Side:
+    """Bring features ``(G, N, D)`` into a safe scale, and centre them if asked for.
+
+    Args:
+        x: float32 or float64.
+        center: subtract the mean over the samples.
+        spread: see :func:`~pcka.core.closed_form.cka_with_gradients`.
+    """
+    scale = None
+    if spread or not _is_safe(x):
+        size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
+        scale = scale_for(all_max_(size) if spread else size)[:, None, None]
+    return center_scaled(x, scale, center, spread)
+
+
+def scale_for(size: Tensor) -> Tensor:
+    """Return the power of two that brings ``size`` below 1, to change no digit; NaN stays NaN."""
+    size = size.clamp(min=torch.finfo(size.dtype).tiny)
+    return torch.frexp(size).mantissa / size
+
+
+def center_scaled(x: Tensor, scale: Tensor | None, center: bool, spread: str | None = None) -> Side:
+    """Multiply features ``(G, N, D)`` by a scale, and centre them if asked for."""
+    if scale is not None:
+        x = x * scale
+    if not center:
+        return Side(x, scale, 0.0)
+    # The mean is subtracted first, instead of H K H: far from the origin that cancels digits.
+    total, samples = x.sum(-2, keepdim=True), x.shape[-2]
+    if spread == "samples":
+        all_sum_(total)
+        samples *= world_size()
+    noise = norm(total).square_()
+    if spread == "features":
+        all_sum_(noise)
+    noise *= (DEAD_RATIO * torch.finfo(x.dtype).eps) ** 2 / samples
+    return Side(torch.add(x, total, alpha=-1 / samples), scale, noise)
+
+
+def gram_matrix(side: Side) -> Side:
+    """Return ``K = X X^T (G, N, N)`` of a side; on CPU by little more than half the products."""
+    x = side.values
+    n = x.shape[-2]
+    if x.device.type != "cpu" or n < 1.5 * _BLOCK or n * x.numel() < _MANY:
+        return side._replace(values=torch.bmm(x, x.mT))
+    gram = x.new_empty(len(x), n, n)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        torch.bmm(x[:, start:stop], x[:, :stop].mT, out=gram[:, start:stop, :stop])
+        gram[:, :start, start:stop] = gram[:, start:stop, :start].mT
+    return side._replace(values=gram)
+
+
+class GramPair:
+    """CKA of two Gram matrices, and the operators that make gradients of features.
+
+    Args:
+        x, y: :func:`gram_matrix` of both sides; the matrices are overwritten.
+        debiased, spread: see :func:`~pcka.core.closed_form.cka_with_gradients`.
+
+    Attributes:
+        value: CKA ``(G, 1, 1)``.
+        inverses: ``1 / |K|`` and ``1 / |L|``, ``(G, 1, 1)``; 0 for a dead group.
+        live: ``(G, 1, 1)``, 1 where both sides have energy, else 0.
+    """
+
+    def __init__(self, x: Side, y: Side, debiased: bool, spread: str | None = None):
+        self.inverses = []
+        for matrix, _, noise in (x, y):
+            if spread:
+                all_sum_(matrix)
+            if debiased:
+                noise = rounding(matrix) + noise
+                _u_center_(matrix)
+            self.inverses.append(inverse(norm(matrix), noise))
+            matrix.mul_(self.inverses[-1])
+        self.live = live(*self.inverses)
+        self._scales, self._first = (x.scale, y.scale), x.values
+        # By T1 of docs/theory.md and not <K, L>: it keeps all digits of 1 - CKA where sides agree.
+        self._difference = y.values.sub_(x.values)
+        self._distance = norm(self._difference).square_()
+        # A product and not a fill, so that NaN on the live side stays NaN.
+        value = torch.addcmul(self.live, self._distance, self.live, value=-0.5)
+        self.value = value.clamp_(-1.0 if debiased else 0.0, 1.0)
+
+    def factor(self, side: int) -> Tensor:
+        """Return ``2 / |K|`` in the first scale, ``(G, 1, 1)``; side 0 is x, 1 is y."""
+        return factor(self._scales[side], self.inverses[side], self.live)
+
+    def gradient_operator(self, side: int) -> Tensor:
+        """Return ``(2/p) (L/q - CKA K/p)``, ``(G, N, N)``: times X it is the gradient of X.
+
+        For side 1 the roles are exchanged.
+        """
+        # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
+        operator = self._difference if side == 0 else self._difference * (self._distance / 2 - 1)
+        operator = torch.addcmul(operator, self._first, self._distance, value=0.5)
+        return operator.mul_(self.factor(side))
+
+    def normalized(self, side: int) -> Tensor:
+        """Return ``K/|K|`` or ``L/|L|``, ``(G, N, N)``."""
+        return self._first if side == 0 else self._difference + self._first
+
+
+def norm(matrix: Tensor) -> Tensor:
+    """Return Frobenius norms, ``(G, M, M') -> (G, 1, 1)``.
+
+    In two levels, since one sum over many float32 numbers loses digits on a CPU.
+    """
+    if matrix.shape[-2:].numel() <= _FEW:
+        return torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
+    if matrix.stride(-1) > matrix.stride(-2):
+        matrix = matrix.mT  # along memory first
+    rows = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
+    return torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
+
+
+def inverse(norm: Tensor, noise: Tensor | float) -> Tensor:
+    """Return ``1 / norm``, 0 for a dead group; NaN stays NaN."""
+    return norm.masked_fill(norm <= noise, torch.inf).reciprocal_()
+
+
+def live(p: Tensor, q: Tensor) -> Tensor:
+    """Return 1 where both sides have energy, else 0, from their :func:`inverse`."""
+    return (p * q).sign_()
+
+
+def factor(scale: Tensor | None, inverse: Tensor, live: Tensor) -> Tensor:
+    """Return what all gradients of a side are multiplied by: 2 / |K|, in its first scale."""
+    found = (inverse + inverse) * live
+    return found if scale is None else found * scale
+
+
+def rounding(gram: Tensor) -> Tensor:
+    """Return what rounding can leave of a Gram matrix without its diagonal, ``(G, 1, 1)``."""
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    return DEAD_RATIO * torch.finfo(gram.dtype).eps * trace
+
+
+def _is_safe(x: Tensor) -> bool:
+    """Return whether no product of ``(G, N, D)`` can leave the range.
+
+    It is asked on a CPU, where the answer is cheap; scaling would then change nothing but the
+    time. A dead group, or NaN, is not safe.
+    """
+    if x.device.type != "cpu":
+        return False
+    return all(1e-2 < energy < 1e8 for energy in norm(x).flatten().tolist())
+
+
+def _u_center_(gram: Tensor) -> None:
+    """U-centre Gram matrices ``(G, N, N)`` in place (Szekely and Rizzo 2014).
+
+    Without its diagonal, and with rows that sum to zero: <U K, U L> is n (n - 3) times the
+    unbiased HSIC of Song et al. 2012. U is an orthogonal projection, so T1 and the gradient hold
+    as they stand.
+    """
+    n = gram.shape[-1]
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal.zero_()
+    rows = gram.sum(-1, keepdim=True) / (n - 2)
+    half = rows.sum(-2, keepdim=True) / (2 * (n - 1))
+    gram -= rows - half
+    gram -= (rows - half).mT
+    diagonal.zero_()

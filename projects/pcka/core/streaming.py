@@ -1,0 +1,198 @@
+"""PCKA's value and gradients chunk by chunk, so that only the gradients take a map's memory.
+
+Chunks hold whole groups. One image of the grouping ``batch`` is one group; its Gram matrix is the
+sum of those of its channels, which are taken some at a time: once to add up the Gram matrices, and
+once more, when these are complete, to form the gradient.
+
+Shapes: B images, C channels, (H, W) map; G groups, N patches, D features of a patch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cka import working_dtype
+from .closed_form import (
+    Needs,
+    ValueAndGradients,
+    cka_with_gradients,
+    samples_pay,
+    uncentred_both_ways,
+)
+from .collectives import all_sum_, world_size
+from .grams import GramPair, Side, center_scaled, gram_matrix, scale_for
+from .patches import PatchOptions, from_patches, grid_shape, to_patches
+
+# The part of a map that is worked on at a time on a CPU, in bytes: it stays in the cache. A GPU
+# works on whole maps, since a launch costs more than memory.
+WORKSPACE_BYTES = 2 << 20
+
+Maps = Sequence[Tensor]  # the student's (B, C, H, W) and the teacher's (B, C', H, W)
+Chunk = tuple[slice, ...]  # an index of a map
+
+
+def patch_cka_with_gradients(
+    student: Tensor, teacher: Tensor, needs: Needs, options: PatchOptions
+) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
+    """Compute PCKA and its gradients: the ``compute`` of :func:`.with_gradients`.
+
+    Args:
+        student, teacher: ``(B, C, H, W)``, ``(B, C', H, W)``.
+        needs: whether to form the gradient of the student and of the teacher.
+        options: of :func:`pcka.core.patch_cka`.
+
+    Returns:
+        The mean CKA over the groups, ``()``; and a factor and two slopes, or None, of which the
+        gradients are the products.
+    """
+    maps, dtype = (student, teacher), working_dtype(student, teacher)
+    gradients = [
+        torch.empty(m.shape, dtype=dtype, device=m.device) if need else None
+        for m, need in zip(maps, needs, strict=True)
+    ]
+    # Written in place: small results kept between the chunks would tear holes into the heap.
+    values = torch.empty(options.groups(student), dtype=dtype, device=student.device)
+    done = 0
+    for chunk in _chunks(student, options.grouping):
+        inputs = [m[chunk] for m in maps]
+        outputs = [g if g is None else g[chunk] for g in gradients]
+        work = _cka_by_channels if _has_parts(inputs, needs, options) else _cka_of_chunk
+        value = work(inputs, outputs, needs, dtype, options)
+        values[done : done + len(value)] = value
+        done += len(value)
+    factor = 1 / len(values)
+    value = values.mean()
+    if options.gather and options.grouping == "batch":
+        # Each image has a Gram matrix of its own: the groups are spread, not their features.
+        value = all_sum_(value) / world_size()
+    elif options.gather:
+        factor *= world_size()  # for DDP's mean
+    return value, factor, gradients[0], gradients[1]
+
+
+def _chunks(x: Tensor, grouping: str) -> Iterator[Chunk]:
+    """Yield indices of parts of a map ``(B, C, H, W)`` that hold whole groups."""
+    # Every group of ``position`` has a share in every channel of every image.
+    if grouping == "position" or x.device.type != "cpu":
+        yield (slice(None),)
+        return
+    axis = 0 if grouping == "batch" else 1
+    count = max(1, WORKSPACE_BYTES * x.shape[axis] // (x.numel() * max(x.element_size(), 4)))
+    for start in range(0, x.shape[axis], count):
+        yield (*[slice(None)] * axis, slice(start, start + count))
+
+
+def _cka_of_chunk(
+    maps: Maps,
+    gradients: Sequence[Tensor | None],
+    needs: Needs,
+    dtype: torch.dtype,
+    options: PatchOptions,
+) -> Tensor:
+    """Return the CKA ``(G,)`` of maps that hold whole groups, and fill their gradients."""
+    x, y = (to_patches(m.to(dtype), options) for m in maps)
+    spread = options.gather and options.grouping != "batch" and world_size() > 1
+    share = options.share
+    if share == 0:
+        value, *slopes = cka_with_gradients(
+            x,
+            y,
+            center=options.center,
+            debiased=options.debiased,
+            needs=needs,
+            spread="features" if spread else None,
+        )
+    else:
+        value, *slopes = _with_inter(x, y, needs, spread, options)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        if gradient is not None and slope is not None:
+            from_patches(slope, gradient, options)
+    return value
+
+
+def _with_inter(
+    x: Tensor, y: Tensor, needs: Needs, spread: bool, options: PatchOptions
+) -> ValueAndGradients:
+    """Compute CKA of patches ``(G, N, D)`` over the patches and over their features, mixed."""
+    share = options.share
+    features, samples = ("features", "samples") if spread else (None, None)
+    shared_pays = samples_pay(*x.shape[-2:], y.shape[-1], needs)
+    if share < 1 and not options.center and shared_pays:
+        return uncentred_both_ways(x, y, share=share, needs=needs, spread=features)
+    center, debiased = options.center, options.debiased
+    value, *slopes = cka_with_gradients(
+        x.mT, y.mT, center=center, debiased=debiased, needs=needs, spread=samples
+    )
+    inter = [value, *(s if s is None else s.mT for s in slopes)]
+    if share == 1:
+        return inter[0], inter[1], inter[2]
+    intra = cka_with_gradients(x, y, center=center, debiased=debiased, needs=needs, spread=features)
+    mixed = [
+        None if a is None or b is None else (1 - share) * a + share * b
+        for a, b in zip(intra, inter, strict=True)
+    ]
+    assert mixed[0] is not None
+    return mixed[0], mixed[1], mixed[2]
+
+
+class _Image(NamedTuple):
+    """One image ``(1, C, H, W)`` of the grouping ``batch``, cut some channels at a time."""
+
+    pixels: Tensor
+    scale: Tensor  # (1, 1, 1), see scale_for; that of all channels, so of each part
+    dtype: torch.dtype
+    options: PatchOptions
+
+    def sides(self) -> Iterator[tuple[Chunk, Side]]:
+        """Yield the channels' chunks with their patches ``(1, N, D)``, centred if asked for."""
+        for chunk in _chunks(self.pixels, "channel"):
+            patches = to_patches(self.pixels[chunk].to(self.dtype), self.options)
+            yield chunk, center_scaled(patches, self.scale, self.options.center)
+
+    def gram(self) -> Side:
+        """Add up the Gram matrices ``(1, N, N)`` of the channels."""
+        grams = (gram_matrix(side) for _, side in self.sides())
+        matrix, scale, noise = next(grams)
+        for gram in grams:
+            matrix += gram.values
+            noise = noise + gram.noise
+        return Side(matrix, scale, noise)
+
+
+def _has_parts(maps: Maps, needs: Needs, options: PatchOptions) -> bool:
+    """Return whether maps are of one image that is better taken some channels at a time."""
+    if options.grouping != "batch" or options.share or len(maps[0]) > 1:
+        return False
+    if all(len(list(_chunks(m, "channel"))) == 1 for m in maps):
+        return False
+    patches = math.prod(grid_shape(*maps[0].shape[2:], options.patch_shape))
+    cells = math.prod(options.patch_shape)
+    student, teacher = (m.shape[1] * cells for m in maps)
+    return samples_pay(patches, student, teacher, needs)
+
+
+def _cka_by_channels(
+    maps: Maps,
+    gradients: Sequence[Tensor | None],
+    needs: Needs,
+    dtype: torch.dtype,
+    options: PatchOptions,
+) -> Tensor:
+    """Do the work of :func:`_cka_of_chunk` for one image, some channels at a time."""
+    images = [_image(m, dtype, options) for m in maps]
+    pair = GramPair(images[0].gram(), images[1].gram(), options.debiased)
+    for i, (image, gradient) in enumerate(zip(images, gradients, strict=True)):
+        if gradient is not None:
+            operator = pair.gradient_operator(i)
+            for chunk, side in image.sides():
+                from_patches(torch.bmm(operator, side.values), gradient[chunk], options)
+    return pair.value.flatten()
+
+
+def _image(x: Tensor, dtype: torch.dtype, options: PatchOptions) -> _Image:
+    lowest, highest = torch.aminmax(x)  # resizing does not enlarge it
+    size = torch.maximum(highest, -lowest).to(dtype)
+    return _Image(x, scale_for(size).view(1, 1, 1), dtype, options)

@@ -1,0 +1,77 @@
+"""Weights of detectors: fetched, and read without running what a file says."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+
+from pcka.checkpoints import check_finite, find_state, read_checkpoint, without_prefix
+from pcka.detection.config import ConfigError
+
+
+def fetch(path: str, what: str) -> str:
+    """Return the local path of ``path``, downloaded into detectron2's cache if it is a URL.
+
+    Args:
+        path: a file or a URL; ``~`` is the home folder.
+        what: how messages call it.
+
+    Raises:
+        ConfigError: not there, or not to be had without network.
+    """
+    path = os.path.expanduser(path)
+    try:
+        local = PathManager.get_local_path(path)
+    except Exception as error:  # each handler of iopath raises its own kinds
+        raise ConfigError(
+            f"{what}: cannot fetch {path} ({type(error).__name__}: {error}). Without network, "
+            "download it elsewhere and give the file's path"
+        ) from error
+    if not os.path.isfile(local):
+        raise ConfigError(f"{what}: no file {path!r} (looked for {os.path.abspath(local)})")
+    return local
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """detectron2's checkpointer that reads files as data alone, in all usual layouts.
+
+    Attributes:
+        incompatible: keys of the last load that did not match, which the base class only logs.
+    """
+
+    incompatible: Any = None
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = read_checkpoint(filename)
+        if filename.endswith(".pkl"):
+            return _zoo_content(content)
+        if filename.endswith(".pyth"):  # pycls
+            state, _ = find_state(content, filename)
+            state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+            return {"model": state, "__author__": "pycls", "matching_heuristics": True}
+        state, layout = find_state(content, filename)
+        loaded = dict(content) if layout == "model" else {}
+        wants_heuristics = "matching_heuristics=True" in self._parsed_url_during_load.query
+        if wants_heuristics:
+            loaded["matching_heuristics"] = True
+        if not loaded.get("matching_heuristics"):
+            state, prefix = without_prefix(state, self.model.state_dict())
+            if prefix:
+                self.logger.info(f"{filename}: names fit without their prefix {prefix!r}")
+        check_finite(state, filename)
+        return {**loaded, "model": state}
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        self.incompatible = super()._load_model(checkpoint)
+        return self.incompatible
+
+
+def _zoo_content(content: Any) -> dict[str, Any]:
+    """Return a pickle of detectron2's or Caffe2's model zoo in the form of a checkpoint."""
+    if isinstance(content, Mapping) and "model" in content and "__author__" in content:
+        return dict(content)
+    blobs = content.get("blobs", content) if isinstance(content, Mapping) else {}
+    state = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+    return {"model": state, "__author__": "Caffe2", "matching_heuristics": True}

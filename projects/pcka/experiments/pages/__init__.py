@@ -1,0 +1,1 @@
+"""Pages: finished runs on one HTML page that needs no network."""

@@ -1,0 +1,128 @@
+"""Train settings of a config over seeds, each tuned first if asked for, and compare them.
+
+pcka study configs/quickstart/demo.yaml [--seeds 3] [--jobs 2] [--output DIR]
+           [--minutes N] [--skip-failed] [KEY VALUE ...]
+
+The file says by TASK whether these are detectors or classifiers. Finished runs are kept and
+stopped ones go on: called again, the command trains what is missing. It writes table.md, runs.csv,
+results.json and figures. From a checkout, tools/study.py is the same command.
+"""
+
+import argparse
+import math
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from pcka.cli import exit_status
+from pcka.errors import RunError
+
+from .report import write_report
+from .study import run_study
+from .study_file import load_study
+
+PROGRAM = "study.py"
+LEFT = 3  # the exit status where --minutes are over before all runs are done
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_intermixed_args(arguments)
+    # A SIGTERM takes the trainings along, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    left: list[int] = []
+    status = exit_status(
+        PROGRAM,
+        lambda: left.append(carry_out(args, arguments)),
+        stopped="stopped: the same command goes on from here",
+    )
+    return LEFT if status == 0 and left[0] else status
+
+
+def carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Train and report; return how many runs are left because the time is over.
+
+    Raises:
+        ConfigError: before any run, if one of them cannot start.
+        RunError: runs failed.
+    """
+    until = time.monotonic() + 60 * args.minutes
+    study = load_study(args.file, opts=args.opts, seeds=args.seeds, output_dir=args.output)
+    missing = run_study(study, jobs=args.jobs, retry_failed=not args.skip_failed, until=until)
+    print(write_report(study, _command(arguments)))
+    print(f"\nIn {study.output_dir}: table.md, runs.csv, results.json, figures and the runs")
+    failed = [run for run in missing if run.failure]
+    if failed:
+        texts = "\n".join(run.failure_text for run in failed)
+        raise RunError(f"{len(missing)} runs have no results, see table.md:\n{texts}")
+    if missing and time.monotonic() < until:
+        raise RunError(f"{len(missing)} runs have no results, see table.md")
+    if missing:
+        print(f"{len(missing)} runs are left: the same command goes on from here")
+    return len(missing)
+
+
+def seed_list(text: str) -> list[int]:
+    """Read ``3`` as the seeds 1, 2, 3, and ``7,9`` as those."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a number, or numbers with commas, not {text!r}"
+        ) from None
+    seeds = list(range(1, seeds[0] + 1)) if "," not in text else seeds
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"one or more different seeds, not {text!r}")
+    return seeds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pcka study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", help="YAML file that names the students")
+    parser.add_argument(
+        "--seeds",
+        type=seed_list,
+        default=[],
+        metavar="N | A,B,C",
+        help="instead of the file's SEEDS: 1 to N, or a list",
+    )
+    parser.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--output", default="", help="folder, instead of the file's OUTPUT_DIR")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="stop runs where they are after so long; the exit status is then 3",
+    )
+    parser.add_argument(
+        "--skip-failed", action="store_true", help="do not run again what has failed before"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
+    return parser
+
+
+def _positive(text: str) -> int:
+    return max(1, int(text))
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return this command, to be typed again."""
+    return " ".join(["pcka study", *map(_shell_word, arguments)])
+
+
+def _shell_word(text: str) -> str:
+    """Quote a word for a shell, readably: "('name',)" rather than '('"'"'name...'."""
+    readable = "'" in text and not set(text) & set('"$`\\!')
+    return f'"{text}"' if readable else shlex.quote(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Runs as processes, several at a time: finished ones are kept, stopped ones go on."""
+
+import fcntl
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Protocol
+
+from tqdm import tqdm
+
+from pcka.cli import PARENT
+from pcka.errors import ConfigError
+
+from .run import FAILURE, LOG, Run
+
+_STOP_SECONDS = 30  # that a run has to stop before it is killed
+
+
+class Process(Protocol):
+    """What the scheduler needs of a started run; ``subprocess.Popen`` is one."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+# Starts a run; None if a process is at it already.
+Start = Callable[[Run, int], Process | None]
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """Raise ConfigError if a run cannot start, or its folder holds something else."""
+    checked = set()
+    for run in runs:
+        training, folder = run.kind.training, run.output_dir
+        if run.summary is not None or (folder / training.checkpoint).is_file():
+            _check_same(run)
+        if run.summary is not None:
+            continue
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
+            raise ConfigError(f"{folder} holds files of something else: set another --output")
+        if (run.files, run.opts) not in checked:  # seeds do not matter
+            checked.add((run.files, run.opts))
+            try:
+                training.check(run.config, teacher=run.teacher is None)
+            except ConfigError as error:
+                raise ConfigError(f"{run.label}: {error}") from error
+
+
+def start_process(run: Run, jobs: int) -> subprocess.Popen | None:
+    """Start or, if it left a checkpoint, resume a run; None if a process is at it already."""
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    with open(run.output_dir / LOG, "a") as log:
+        if not _lock(log):
+            return None
+        resume = (run.output_dir / run.kind.training.checkpoint).is_file()
+        if resume:
+            (run.output_dir / FAILURE).unlink(missing_ok=True)
+        else:
+            log.truncate(0)
+            _clear(run)
+        # Two thread pools on the same cores run several times slower than one thread each.
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+        return subprocess.Popen(
+            [*run.kind.training.command(run.files, resume=resume), *run.all_opts],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": threads, PARENT: str(os.getpid())},
+        )
+
+
+def train_all(
+    runs: Sequence[Run],
+    *,
+    title: str,
+    jobs: int,
+    retry_failed: bool,
+    until: float = math.inf,
+    later: int = 0,
+    start: Start = start_process,
+    pause: float = 0.2,
+) -> list[Run]:
+    """Train what is not trained yet, ``jobs`` runs at a time, showing progress and time left.
+
+    A run that fails is recorded in its folder, and the others go on; it is skipped from then on,
+    with the runs that it was to teach. Another process's run is waited for.
+
+    Args:
+        runs: finished or not.
+        title: of these runs, for the first line.
+        jobs: runs at a time.
+        retry_failed: run again what has failed before.
+        until: monotonic time in seconds at which runs are stopped where they are.
+        later: length of the work that comes after this, for the time left.
+        start: starts one run.
+        pause: seconds between two looks at the processes.
+
+    Returns:
+        The runs without results.
+    """
+    waiting = [r for r in runs if r.summary is None and (retry_failed or r.failure is None)]
+    finished = sum(run.length for run in runs if run not in waiting)
+    print(f"{title}: {len(waiting)} of {len(runs)} runs to train, {jobs} at a time", flush=True)
+    running: dict[Run, Process] = {}
+    shown = time.monotonic()
+    bar = tqdm(
+        total=sum(run.length for run in runs) + later,
+        initial=finished,
+        unit=runs[0].kind.training.unit if runs else "it",
+        smoothing=0.05,
+        dynamic_ncols=True,
+        mininterval=1 if sys.stderr.isatty() else 15,
+    )
+    try:
+        while (waiting or running) and time.monotonic() < until:
+            for run in list(waiting):
+                to_come = run.teacher in waiting or run.teacher in running
+                if run.summary is not None or not (to_come or _has_teacher(run)):
+                    waiting.remove(run)
+                    finished += run.length
+                elif not to_come and len(running) < jobs and (process := start(run, jobs)):
+                    waiting.remove(run)
+                    running[run] = process
+            time.sleep(pause)
+            for run, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[run]
+                finished += run.length
+                if run.summary is None:
+                    run.record_failure(process.returncode or 0)
+                    tqdm.write(run.failure_text)
+            if time.monotonic() < shown + 1:
+                continue
+            shown = time.monotonic()
+            bar.set_postfix_str(", ".join(r.title for r in running)[:60], refresh=False)
+            bar.update(finished + sum(run.progress for run in running) - bar.n)
+    finally:
+        bar.close()
+        _stop(list(running.values()))
+    return [run for run in runs if run.summary is None]
+
+
+def _stop(processes: Sequence[Process]) -> None:
+    # Not SIGINT, which a job in the background of a shell ignores.
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _has_teacher(run: Run) -> bool:
+    return run.teacher is None or run.teacher.summary is not None
+
+
+def _check_same(run: Run) -> None:
+    """Raise ConfigError unless the run's folder is of this very config, and this very teacher."""
+    if run.teacher is not None and run.teacher.summary is None:
+        raise ConfigError(
+            f"{run.output_dir} was taught by a teacher that is gone from "
+            f"{run.teacher.output_dir}: move it away too, or set another --output"
+        )
+    configs = run.kind.configs
+    changed = configs.differences(run.output_dir, run.config)
+    if not run.is_taught:  # a student alone does not depend on who does not teach it
+        changed = [key for key in changed if key != configs.teacher_key]
+    if changed:
+        raise ConfigError(
+            f"{run.output_dir} holds a run of another config (different: {', '.join(changed)}): "
+            "move it away, or set another --output"
+        )
+
+
+def _lock(log: IO) -> bool:
+    """Return whether the log was free, and lock it.
+
+    The process that writes it inherits the lock, and holds it until it ends even if this one is
+    killed before.
+    """
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear(run: Run) -> None:
+    """Remove what a run of ours left that stopped before its first checkpoint."""
+    for path in run.output_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOG:
+            path.unlink()

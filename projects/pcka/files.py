@@ -1,0 +1,68 @@
+"""Files that are whole or not there: written under a name of their own, then renamed."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PART = ".part"  # ends the name of a file that is being written
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what is written there becomes ``path``.
+
+    The temporary name contains host and process, so that two processes never share one. The data
+    reach the disk before the rename: after a crash ``path`` holds the old or the new content,
+    whole. If the body raises, ``path`` stays as it was and the temporary file is removed.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name[:150]}.{socket.gethostname()}.{os.getpid()}{PART}")
+    try:
+        yield part
+        _flush(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def save_tensors(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` by ``torch.save``, whole or not at all."""
+    import torch
+
+    with replacing(path) as part:
+        torch.save(content, part)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Return the content of a JSON file, None where there is no file."""
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        # Some file systems cannot flush a folder; the rename is atomic all the same.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,179 @@
+"""One YAML loader for configs, study files and saved runs: safe and strict.
+
+Only plain data is read, a key may stand once in a mapping, and ``1e-4`` is a number.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pcka.errors import ConfigError
+
+BASE_KEY = "_BASE_"
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader that refuses a repeated key and reads ``1e-4`` as a float.
+
+    YAML 1.1, which PyYAML implements, wants ``1.0e-4`` and lets the last of equal keys win.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    words = f"the key {key.value!r} stands twice in one mapping,"
+                    raise yaml.constructor.ConstructorError(None, None, words, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML text into plain values.
+
+    Raises:
+        yaml.YAMLError: text that is not YAML, a repeated key or a tag.
+    """
+    content = yaml.load(text, Loader=Loader)  # Loader is a SafeLoader
+    _refuse_cycles(content, ())
+    return content
+
+
+def read_yaml(path: str | Path, *, what: str = "config file", trusted: bool = False) -> Any:
+    """Read a YAML file into plain values.
+
+    Args:
+        path: the file.
+        what: how messages call it.
+        trusted: allow Python tags; for files of an installed package, which are code already.
+
+    Raises:
+        ConfigError: a file that is missing or not text, or YAML that is not valid; it names the
+            file and, where there is one, the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist or is no regular file"
+        raise ConfigError(f"{what} {str(path)!r} {found}: give the path of a YAML file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.unsafe_load(text) if trusted else parse_yaml(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what} {path} is not UTF-8 text: save it as UTF-8 ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{what} {path} is nested too deeply to be read") from error
+    except yaml.constructor.ConstructorError as error:
+        where = error.problem_mark or ""
+        raise ConfigError(f"{what} {path}: {_reason(error)} {where}".rstrip()) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{what} {path} is not valid YAML: {error}") from error
+
+
+def read_mapping(path: str | Path, *, what: str = "config file", trusted: bool = False) -> dict:
+    """Read a YAML file that holds a mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: as :func:`read_yaml`, and for a file that holds anything else.
+    """
+    content = read_yaml(path, what=what, trusted=trusted)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{what} {path} holds a {type(content).__name__}, but a mapping of keys is expected"
+        )
+    for key in content:
+        if not isinstance(key, str):
+            raise ConfigError(f"{what} {path}: keys are text, got {key!r}: quote it")
+    return content
+
+
+def read_with_bases(
+    files: Sequence[str | Path], *, is_trusted: Callable[[Path], bool] = lambda path: False
+) -> dict:
+    """Merge YAML files in order, each after the files that its ``_BASE_`` names.
+
+    Mappings merge key by key; everything else, lists included, replaces. A file that several
+    others name as their base is merged once, where it first appears, so that files composed on
+    the command line do not undo one another.
+
+    Args:
+        files: paths; ``~`` is the home folder, and a base is relative to the file that names it.
+        is_trusted: whether a file may use Python tags.
+
+    Raises:
+        ConfigError: as :func:`read_mapping`, and for a circle of bases.
+    """
+    tree: dict = {}
+    done: set[Path] = set()
+    for file in files:
+        _merge_file(tree, Path(file), done, (), is_trusted)
+    return tree
+
+
+def _merge_file(
+    tree: dict,
+    file: Path,
+    done: set[Path],
+    chain: tuple[Path, ...],
+    is_trusted: Callable[[Path], bool],
+) -> None:
+    path = file.expanduser().resolve()
+    if path in chain:
+        circle = " -> ".join(str(p) for p in (*chain, path))
+        raise ConfigError(f"{BASE_KEY} leads back to where it started: {circle}")
+    if path in done:
+        return
+    what = f"the {BASE_KEY} of {chain[-1]}," if chain else "config file"
+    content = read_mapping(path, what=what, trusted=is_trusted(path))
+    bases = content.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
+        raise ConfigError(
+            f"config file {path}: {BASE_KEY} is a path or a list of paths, got {bases!r}"
+        )
+    for base in bases:
+        _merge_file(tree, path.parent / Path(base).expanduser(), done, (*chain, path), is_trusted)
+    merge_into(tree, content)
+    done.add(path)
+
+
+def merge_into(tree: dict, other: Mapping) -> None:
+    """Merge ``other`` into ``tree`` in place, mappings key by key."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            merge_into(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _reason(error: yaml.constructor.ConstructorError) -> str:
+    problem = str(error.problem)
+    if "tag:yaml.org,2002:python/" in problem:
+        return f"asks to run Python code while it is read, which is refused: {problem}"
+    if "could not determine a constructor for the tag" in problem:
+        return f"uses a tag that plain YAML does not have: {problem}: remove the tag"
+    return problem
+
+
+def _refuse_cycles(value: Any, parents: tuple[int, ...]) -> None:
+    """Raise YAMLError for an alias to a mapping or list that contains it."""
+    if not isinstance(value, dict | list):
+        return
+    if id(value) in parents:
+        raise yaml.YAMLError("an alias (*name) stands inside the very value that it repeats")
+    children = value.values() if isinstance(value, dict) else value
+    for child in children:
+        if isinstance(child, dict | list):
+            _refuse_cycles(child, (*parents, id(value)))
