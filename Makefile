@@ -83,6 +83,7 @@ train: env
 lint: env
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
 
 docs: env
 	"$(PY)" -m pip install --quiet -r requirements-docs.txt

@@ -1,6 +1,7 @@
-"""A config -> images, networks and terms of its run."""
+"""Building the images, networks and terms of a run from its config."""
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ logger = logging.getLogger("classification")
 
 
 def build_run_data(cfg: Config, process: Process) -> Data:
-    """The run's images, as this process sees them."""
+    """Build the run's images, as this process sees them."""
     return build_data(
         cfg.data,
         batch_size=cfg.train.batch_size,
@@ -32,7 +33,7 @@ def build_run_data(cfg: Config, process: Process) -> Data:
 
 
 def build_network(side: str, name: str, weights: str, data: Data) -> nn.Module:
-    """A network of as many classes as the data has, with its weights if a file is named.
+    """Build a network of as many classes as the data has, and load its weights if there are any.
 
     Args:
         side: ``student`` or ``teacher``, for messages.
@@ -53,23 +54,25 @@ def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
     """
     torch.manual_seed(seed_of(cfg.seed))
     student = build_network("student", cfg.student.name, cfg.student.weights, data)
-    options = {"ce_weight": cfg.ce_weight, "label_smoothing": cfg.train.label_smoothing}
-    if not cfg.distils:
+    options: dict[str, Any] = {"ce_weight": cfg.ce_weight}
+    options["label_smoothing"] = cfg.train.label_smoothing
+    if not cfg.distils or cfg.teacher is None:
         return Distiller(student, **options).to(process.device)
     if not cfg.teacher.weights:
         raise ConfigError("teacher.weights is empty, and random weights teach nothing: name a file")
-    teacher = build_network("teacher", cfg.teacher.name, cfg.teacher.weights, data)
+    network = build_network("teacher", cfg.teacher.name, cfg.teacher.weights, data)
     try:
-        terms, names = build_terms(cfg.terms, student, teacher, data.image_size)
+        terms, names = build_terms(cfg.terms, student, network, data.image_size)
     except ValueError as error:
         raise ConfigError(f"terms: {error}") from error
+    mean, std = cfg.data.statistics
     teacher = Teacher(
-        teacher.to(process.device),
+        network.to(process.device),
         names,
-        mean=cfg.teacher.mean or cfg.data.mean,
-        std=cfg.teacher.std or cfg.data.std,
-        data_mean=cfg.data.mean,
-        data_std=cfg.data.std,
+        mean=cfg.teacher.mean or mean,
+        std=cfg.teacher.std or std,
+        data_mean=mean,
+        data_std=std,
     )
     return Distiller(student, teacher, terms, **options).to(process.device)
 
@@ -78,6 +81,7 @@ def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -
     """Measure the teacher on the evaluated images and stop below ``teacher.min_accuracy``."""
     accuracy = evaluate(teacher.model, data.val, process, transform=teacher.normalize)
     chance = 100 / len(data.classes)
+    assert cfg.teacher is not None  # it was built from it
     least = cfg.teacher.min_accuracy
     if least is None:
         least = min(chance + 5, 2 * chance)

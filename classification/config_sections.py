@@ -16,7 +16,7 @@ Triple = tuple[float, float, float]
 _IMAGENET_STATISTICS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # What `None` in DataConfig stands for. The statistics of a folder are ImageNet's: models that come
 # with weights expect them.
-DATA_DEFAULTS = {
+DATA_DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"image_size": 32, "flip": False, "mean": (0.3053,) * 3, "std": (0.3236,) * 3},
     "cifar10": {
         "image_size": 32,
@@ -67,6 +67,12 @@ class DataConfig:
     holdout: float = 0.0
     memory_mb: int = 2048
     workers: int = 4
+
+    @property
+    def statistics(self) -> tuple[Triple, Triple]:
+        """Mean and standard deviation, as given or the data set's own."""
+        assert self.mean is not None and self.std is not None  # filled when it is made
+        return self.mean, self.std
 
     def __post_init__(self):
         one_of("data.name", self.name, tuple(DATA_DEFAULTS))

@@ -81,7 +81,7 @@ def _convert(value: Any, kind: Any, where: str, root: type) -> Any:
             return _convert(value, kind_if_set, where, root)
         except _WrongTypeError:
             raise _WrongTypeError(where, kind, value) from None
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return build(kind, value, where, root)
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):
         if origin is tuple and arguments[-1] is not Ellipsis and len(value) != len(arguments):
@@ -130,6 +130,7 @@ def _unknown(key: str, siblings: list[str], where: str, root: type) -> str:
     """The message for an unknown key: a sibling may be meant, or its namesake elsewhere."""
     elsewhere = [path for path in _key_paths(root) if path.rsplit(".", 1)[-1] == key]
     sibling = nearest(key, siblings)
+    meant: str | None
     if elsewhere:
         meant = elsewhere[0]
     elif sibling:
@@ -146,7 +147,9 @@ def _key_paths(cls: type, prefix: str = "") -> list[str]:
     for key, kind in get_type_hints(cls).items():
         paths.append(prefix + key)
         for candidate in (kind, *get_args(kind)):
-            if is_dataclass(candidate) and get_origin(kind) is not tuple:
+            if not isinstance(candidate, type) or get_origin(kind) is tuple:
+                continue
+            if is_dataclass(candidate):
                 paths += _key_paths(candidate, f"{prefix}{key}.")
     return paths
 

@@ -1,7 +1,7 @@
-"""Student, frozen teacher and terms: a batch of images and labels -> a dictionary of losses."""
+"""Student, frozen teacher and terms: they turn images and labels into a dictionary of losses."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import deepcopy
 
 import torch
@@ -16,7 +16,7 @@ LOGITS = "logits"
 
 
 class TappedModel:
-    """A classifier that gives its named features along with its logits; no module itself.
+    """A classifier that returns its named features along with its logits; no module itself.
 
     Args:
         model: ``(B, 3, H, W)`` -> logits ``(B, P)``.
@@ -26,10 +26,10 @@ class TappedModel:
     def __init__(self, model: nn.Module, names: Iterable[str] = ()):
         self.model = model
         self.taps = Taps(feature_modules(model, [n for n in names if n != LOGITS]))
-        self._recording = self.taps.record
+        self._recording: Callable[[], AbstractContextManager[dict[str, Tensor]]] = self.taps.record
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """``(B, 3, H, W)`` -> features by name, ``logits`` among them."""
+        """Return features by name, ``logits`` among them, of ``(B, 3, H, W)``."""
         with self._recording() as features:
             logits = self.model(images)
             return {**features, LOGITS: logits}
@@ -43,7 +43,7 @@ class TappedModel:
 
     @torch.no_grad()
     def shapes(self, image_size: int) -> dict[str, FeatureShape]:
-        """Channels and stride of every feature, from one black image; the model stays as it is."""
+        """Return channels and stride of every feature, from one black image; the model is kept."""
         training = self.model.training
         image = next(self.model.parameters()).new_zeros(1, 3, image_size, image_size)
         self.model.eval()
@@ -53,7 +53,7 @@ class TappedModel:
 
 
 class Teacher:
-    """The frozen network: evaluation mode, no gradient, and not part of any module.
+    """A frozen network: in evaluation mode, without gradient, and not part of any module.
 
     Args:
         model: trained.
@@ -75,25 +75,25 @@ class Teacher:
         self.model = model.eval().requires_grad_(False)
         self.tapped = TappedModel(model, names)
         like = next(model.parameters())
-        mean, std, data_mean, data_std = (
+        own_mean, own_std, given_mean, given_std = (
             torch.tensor(v, device=like.device).view(3, 1, 1)
             for v in (mean, std, data_mean, data_std)
         )
-        self.renormalizes = not (mean.equal(data_mean) and std.equal(data_std))
-        self.scale, self.shift = data_std / std, (data_mean - mean) / std
+        self.renormalizes = not (own_mean.equal(given_mean) and own_std.equal(given_std))
+        self.scale, self.shift = given_std / own_std, (given_mean - own_mean) / own_std
 
     def normalize(self, images: Tensor) -> Tensor:
-        """``(B, 3, H, W)``, normalised for the student -> for the teacher."""
+        """Turn ``(B, 3, H, W)``, normalised for the student, into images for the teacher."""
         return images * self.scale + self.shift if self.renormalizes else images
 
     @torch.no_grad()  # not inference mode: the student's losses keep these tensors for backward
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """``(B, 3, H, W)``, normalised for the student -> features by name."""
+        """Return features by name of ``(B, 3, H, W)``, normalised for the student."""
         return self.tapped(self.normalize(images))
 
 
 class Distiller(nn.Module):
-    """What is trained: the student, and adapters under ``distill``.
+    """The module that is trained: the student, and adapters under ``distill``.
 
     Args:
         student: the classifier.
@@ -132,13 +132,14 @@ class Distiller(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, progress: float | None = None
     ) -> dict[str, Tensor]:
-        """``(B, 3, H, W)``, ``(B,)`` -> scalars whose sum is the loss.
+        """Return scalars whose sum is the loss, of ``(B, 3, H, W)`` and labels ``(B,)``.
 
         ``progress`` of the training is for the terms' schedules; None: their full weights.
         """
         taught: dict[str, Tensor] = {}
-        if self.distill is not None and self.distill.on(progress):
-            # First: what its forward takes for a while then does not come on top of the student's.
+        if self.teacher is not None and self.distill is not None and self.distill.on(progress):
+            # Run the teacher first: its temporaries are freed before the student's activations are
+            # kept for backward.
             taught = self.teacher(images)
         features = self._tapped(images)
         losses = {}

@@ -5,7 +5,7 @@ import os
 from detectron2.engine import default_setup
 
 from pcka.detection import Trainer
-from pcka.detection.train import add_pictures
+from pcka.detection.train import picture_hooks
 
 
 def train(cfg, resume=False):
@@ -14,8 +14,7 @@ def train(cfg, resume=False):
 
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     default_setup(cfg, Arguments)
-    trainer = Trainer(cfg)
-    add_pictures(trainer, cfg)
+    trainer = Trainer(cfg, hooks=picture_hooks(cfg))
     trainer.resume_or_load(resume=resume)
     trainer.train()
     return trainer

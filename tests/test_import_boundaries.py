@@ -135,4 +135,4 @@ def test_both_trainings_run_without_the_experiments(tiny_yaml, tmp_path):
         [*command, "OUTPUT_DIR", "with"], capture_output=True, text=True, env=environment,
         cwd=tmp_path,
     )  # fmt: skip
-    assert run.returncode == 2 and "PICTURE_PERIOD 1 draws by pcka.experiments" in run.stderr
+    assert run.returncode == 2 and "PICTURE_PERIOD 1 needs pcka.experiments" in run.stderr

@@ -1,4 +1,4 @@
-"""Images for classification: ``build_data(cfg.data, ...)`` gives loaders to train and evaluate.
+"""Images for classification: ``build_data(cfg.data, ...)`` makes loaders to train and evaluate.
 
 A loader has ``__len__`` (batches of an epoch), ``samples`` (images of an epoch, over all processes)
 and ``epoch(index, first_batch=0)``, an iterator of ``(B, 3, H, W)`` float32, normalised, and
@@ -9,7 +9,7 @@ batch), so that a run can be taken up at any batch.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """What training needs of a source of batches."""
+    """A source of batches, as training needs it."""
 
     samples: int
 
@@ -59,7 +59,7 @@ def build_data(
     rank: int = 0,
     world_size: int = 1,
 ) -> Data:
-    """Read what ``cfg`` names.
+    """Read the images that ``cfg`` names.
 
     Args:
         cfg: which images, and their augmentation.
@@ -71,13 +71,9 @@ def build_data(
     Raises:
         ConfigError: data that is missing, incomplete or damaged; names the file and the remedy.
     """
-    options = {
-        "mean": cfg.mean,
-        "std": cfg.std,
-        "device": device,
-        "rank": rank,
-        "world_size": world_size,
-    }
+    mean, std = cfg.statistics
+    options: dict[str, Any] = {"mean": mean, "std": std, "device": device}
+    options |= {"rank": rank, "world_size": world_size}
     train_options = {"batch_size": batch_size, "seed": seed, "flip": cfg.flip, **options}
     eval_options = {"batch_size": -(-batch_size // world_size), **options}
     if cfg.name in ("folder", "imagenet"):
@@ -86,11 +82,10 @@ def build_data(
         splits = _tree_splits(tree, cfg.holdout)
         classes = tree.classes
         if not _fits_in_memory(cfg, tree, splits, size):
-            disk = {"size": size, "workers": cfg.workers}
-            train, val = splits
+            options = {"size": size, "workers": cfg.workers}
             return Data(
-                FileTrainLoader(tree, train, **disk, **train_options),
-                FileEvalLoader(tree, val, **disk, **eval_options),
+                FileTrainLoader(tree, splits[0], **options, **train_options),
+                FileEvalLoader(tree, splits[1], **options, **eval_options),
                 classes,
                 size,
             )
@@ -109,7 +104,7 @@ def build_data(
 
 
 def _small_set(cfg: DataConfig) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-    """The training and evaluation images of a data set of 32x32, and its classes."""
+    """Read the training and evaluation images of a data set of 32x32, and its classes."""
     if cfg.name == "digits":
         train, test, classes = read_digits()
     else:
@@ -131,8 +126,10 @@ def _tree_splits(tree: ImageTree, holdout: float) -> tuple[Split, Split]:
     return train.subset(kept), train.subset(held)
 
 
-def _fits_in_memory(cfg: DataConfig, tree: ImageTree, splits, size: int) -> bool:
-    """Whether the images are kept in memory; only a folder's can be.
+def _fits_in_memory(
+    cfg: DataConfig, tree: ImageTree, splits: tuple[Split, Split], size: int
+) -> bool:
+    """Return whether the images are kept in memory; only a folder's can be.
 
     Raises:
         ConfigError: they cannot, and lie in a .zip, from which workers cannot read.

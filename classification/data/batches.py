@@ -1,4 +1,4 @@
-"""Which images make up a batch: order, shares of processes, seeds, and the held-out split.
+"""The images of a batch: order, shares of processes, seeds, and the held-out split.
 
 Everything here is a function of its arguments alone, so that a run can be taken up at any batch.
 """
@@ -15,17 +15,17 @@ _HOLDOUT_SEED = 2024  # its own, so that runs of different seeds are tuned on th
 
 
 def seed_of(*key: int) -> int:
-    """A seed for a generator from whole numbers such as (seed, epoch), mixed well."""
+    """Mix whole numbers such as (seed, epoch) into a seed for a generator."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator that is a function of ``key``."""
+    """Make a CPU generator that is a function of ``key``."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def train_spans(samples: int, batch_size: int, world_size: int) -> list[tuple[int, int]]:
-    """``[start, stop)`` of every global batch in the order of an epoch.
+    """Return ``[start, stop)`` of every global batch in the order of an epoch.
 
     The last, partial batch is kept. Between several processes it is cut to a multiple of their
     number: their shares then have one size, which gathered Gram matrices need.
@@ -43,14 +43,14 @@ def train_spans(samples: int, batch_size: int, world_size: int) -> list[tuple[in
 
 
 def share_of(span: tuple[int, int], rank: int, world_size: int) -> slice:
-    """The part of a global batch that process ``rank`` takes."""
+    """Return the part of a global batch that process ``rank`` takes."""
     start, stop = span
     size = (stop - start) // world_size
     return slice(start + rank * size, start + (rank + 1) * size)
 
 
-def split_per_class(labels: Sequence[int], fraction: float) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of indices, the second with ``fraction`` of every class.
+def split_per_class(labels: Sequence[int] | Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Split into two disjoint sets of indices, the second with ``fraction`` of every class.
 
     The same call gives the same split, whatever the seed of the run.
 
@@ -64,11 +64,11 @@ def split_per_class(labels: Sequence[int], fraction: float) -> tuple[Tensor, Ten
     Raises:
         ConfigError: a class has one image.
     """
-    labels = torch.as_tensor(labels)
+    classes = torch.as_tensor(labels)
     draws = generator(_HOLDOUT_SEED)
     kept, held = [], []
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
+    for label in classes.unique():
+        members = (classes == label).nonzero().flatten()
         if len(members) < 2:
             raise ConfigError(
                 f"data.holdout needs two training images of every class; class {int(label)} has one"

@@ -9,13 +9,13 @@ from pcka.errors import ConfigError
 
 from .tensors import ImageSet
 
-_READERS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+_READERS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def read_cifar(
     name: str, root: str, *, train: bool, download: bool = False
 ) -> tuple[ImageSet, tuple[str, ...]]:
-    """Training or test images, and the names of the classes.
+    """Read the training or test images, and the names of the classes.
 
     Args:
         name: ``cifar10`` or ``cifar100``.
@@ -26,17 +26,16 @@ def read_cifar(
     Raises:
         ConfigError: not there, or not complete.
     """
-    reader = _READERS[name]
-    root = Path(root).expanduser()
+    reader, folder = _READERS[name], Path(root).expanduser()
     try:
-        data = reader(root, train=train, download=download)
+        data = reader(folder, train=train, download=download)
     except (RuntimeError, OSError, EOFError) as error:
-        raise ConfigError(_remedy(reader, root, download, error)) from error
+        raise ConfigError(_remedy(reader, folder, download, error)) from error
     images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return ImageSet(images, torch.tensor(data.targets)), tuple(data.classes)
 
 
-def _remedy(reader: type, root: Path, download: bool, error: Exception) -> str:
+def _remedy(reader: type[CIFAR10], root: Path, download: bool, error: Exception) -> str:
     folder, archive = root / reader.base_folder, root / reader.filename
     if download:
         return (

@@ -24,7 +24,7 @@ class ImageSet(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Per image: where the crop begins in the padded image, and whether it is mirrored."""
+    """Where the crop of each image begins in the padded image, and whether it is mirrored."""
 
     top: Tensor  # (B,) int64 in [0, 2 padding]
     left: Tensor  # (B,) int64
@@ -32,7 +32,7 @@ class Draws(NamedTuple):
 
 
 def draw(count: int, *, padding: int, flip: bool, generator: torch.Generator) -> Draws:
-    """Independent uniform offsets, and a fair coin if ``flip``, for ``count`` images."""
+    """Draw uniform offsets, and a fair coin if ``flip``, independently for ``count`` images."""
     top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     mirror = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
     return Draws(top, left, mirror)
@@ -61,15 +61,15 @@ def crop_and_mirror(images: Tensor, draws: Draws, *, padding: int) -> Tensor:
 
 
 class Normalize:
-    """uint8 in [0, 255] -> float32, ``(x / 255 - mean) / std`` per channel, in one pass."""
+    """Turns uint8 in [0, 255] into float32, ``(x / 255 - mean) / std`` per channel, in one pass."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device):
-        mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (mean, std))
-        self.scale = (1 / (255 * std)).float().to(device)
-        self.shift = (-mean / std).float().to(device)
+        center, spread = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (mean, std))
+        self.scale = (1 / (255 * spread)).float().to(device)
+        self.shift = (-center / spread).float().to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)`` uint8 -> the same shape in float32."""
+        """Normalise ``(B, C, H, W)`` uint8 into float32."""
         return images.float().mul_(self.scale).add_(self.shift)
 
 
@@ -121,7 +121,7 @@ class TensorTrainLoader(_TensorLoader):
         return len(self.spans)
 
     def epoch(self, index: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of epoch ``index`` from the ``first_batch``-th on, this process's share each.
+        """Yield this process's share of the batches of epoch ``index`` from ``first_batch`` on.
 
         Yields:
             ``(B, C, H, W)`` float32 and ``(B,)`` int64.
@@ -140,7 +140,7 @@ class TensorTrainLoader(_TensorLoader):
             yield self.normalize(images), self.labels[members]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
-        if self.images.is_cuda:  # from pinned memory the host does not wait for the copy
+        if self.images.is_cuda:  # the host does not wait for a copy from pinned memory
             tensor = tensor.pin_memory()
         return tensor.to(self.images.device, non_blocking=True)
 
@@ -162,8 +162,8 @@ class TensorEvalLoader(_TensorLoader):
         rank: int = 0,
         world_size: int = 1,
     ):
-        mine = slice(rank, None, world_size)
-        mine = ImageSet(data.images[mine], data.labels[mine])
+        share = slice(rank, None, world_size)
+        mine = ImageSet(data.images[share], data.labels[share])
         super().__init__(mine, mean=mean, std=std, device=device)
         self.samples = len(data.images)
         self.batch_size = batch_size
@@ -172,7 +172,7 @@ class TensorEvalLoader(_TensorLoader):
         return -(-len(self.images) // self.batch_size)
 
     def epoch(self, index: int = 0, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches; every epoch is the same.
+        """Yield the batches; every epoch is the same.
 
         Yields:
             ``(B, C, H, W)`` float32 and ``(B,)`` int64.

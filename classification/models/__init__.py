@@ -7,6 +7,7 @@ networks pool globally and take any size. None of the networks here works in pla
 output of any submodule can be tapped.
 """
 
+from collections.abc import Callable
 from difflib import get_close_matches
 
 from torch import nn
@@ -25,7 +26,7 @@ from . import (
 from .features import feature_modules
 
 _TORCHVISION = "torchvision:"
-_MODELS = {
+_MODELS: dict[str, Callable[[int], nn.Module]] = {
     **resnet.MODELS,
     **resnet_bottleneck.MODELS,
     **wide_resnet.MODELS,
@@ -39,7 +40,7 @@ _MODELS = {
 
 
 def model_names() -> list[str]:
-    """The names of :func:`create_model`, without those of the form ``torchvision:NAME``."""
+    """Return the names of :func:`create_model` without those of the form ``torchvision:NAME``."""
     return list(_MODELS)
 
 

@@ -1,6 +1,7 @@
 """torchvision's classifiers, made fit for feature taps."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 import torchvision
@@ -45,7 +46,7 @@ def _rename_densenet(module: nn.Module, state_dict: dict, prefix: str, *unused: 
             state_dict[f"{published[1]}{published[2]}"] = state_dict.pop(key)
 
 
-MODELS = {
+MODELS: dict[str, Callable[[int], nn.Module]] = {
     name: partial(torchvision_model, name=name)
     for name in ("resnet18", "resnet34", "resnet50", "resnet101")
 }

@@ -1,4 +1,6 @@
-"""What several families of networks share."""
+"""Layers and initialisation that several families of networks share."""
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -6,14 +8,14 @@ from torch import Tensor, nn
 def conv_bn(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """Convolution without bias, padded to keep the size at stride 1, and batch norm."""
+    """Make a convolution without bias, padded to keep the size at stride 1, and batch norm."""
     padding = kernel // 2
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
 def global_pool() -> nn.Sequential:
-    """``(B, C, H, W)`` of any size -> the means ``(B, C)``."""
+    """Make a pooling of ``(B, C, H, W)`` of any size to the means ``(B, C)``."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -23,7 +25,9 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.view(B, groups, C // groups, H, W).transpose(1, 2).reshape(B, C, H, W)
 
 
-def init_weights(model: nn.Module, *, mode: str = "fan_out", linear_std: float = 0.0) -> None:
+def init_weights(
+    model: nn.Module, *, mode: Literal["fan_in", "fan_out"] = "fan_out", linear_std: float = 0.0
+) -> None:
     """Draw the convolutions from He et al.'s normal distribution, biases zero.
 
     Args:

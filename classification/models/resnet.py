@@ -110,7 +110,7 @@ def _stage(
     )
 
 
-MODELS = {
+MODELS: dict[str, Callable[[int], nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": partial(ResNet, depth=depth, widths=WIDE) for depth in (8, 32)},
     **{

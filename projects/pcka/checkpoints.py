@@ -25,7 +25,7 @@ from pcka.errors import ConfigError
 # are pickled under two module names, before and since numpy 2.
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_ARRAY = np.zeros(0).__reduce__()[0]
-_SAFE_GLOBALS = [
+_SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     defaultdict,
     np.dtype,

@@ -6,7 +6,7 @@ from .errors import ConfigError, nearest
 
 
 def set_key(tree: dict, key: str, value: Any, *, name: str) -> None:
-    """Set ``key`` of ``tree`` in place; mappings on the way that are missing are made.
+    """Set ``key`` of ``tree`` in place; missing mappings on the way are made.
 
     Args:
         key: parts with dots between them; an entry of a list goes by its name or its number.
@@ -27,12 +27,13 @@ def set_key(tree: dict, key: str, value: Any, *, name: str) -> None:
         if not isinstance(node, dict | list):
             raise ConfigError(f"{key}: {'.'.join(parents[:depth])} is {node!r} and holds no keys")
     if isinstance(node, list):
-        last = _position(node, last, ".".join(parents), name)
-    node[last] = value
+        node[_position(node, last, ".".join(parents), name)] = value
+    else:
+        node[last] = value
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Plain values by dotted key; entries of a list of mappings go by name, ``terms.kd.weight``.
+    """Return plain values by dotted key; an entry of a list goes by name, ``terms.kd.weight``.
 
     Args:
         node: mappings, lists and plain values.
@@ -44,7 +45,7 @@ def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
         node = dict(zip(names, rest, strict=True))
     if not isinstance(node, dict) or not node:
         return {prefix: node}
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in node.items():
         found |= leaves(value, f"{prefix}.{key}" if prefix else key)
     return found

@@ -94,6 +94,7 @@ def test_settings_that_would_be_ignored_are_refused(key, value):
         make(f"MODEL.RESNETS.{key}", value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "groups", "width", "channels"),
     [(18, 1, 64, 64), (34, 1, 64, 64), (50, 1, 64, 256), (101, 32, 8, 256), (101, 64, 4, 256)],

@@ -1,4 +1,4 @@
-"""What users get wrong, and the words that tell them: before training starts."""
+"""Mistakes of users, and the messages that they get before training starts."""
 
 import json
 import os
@@ -139,7 +139,7 @@ def test_teacher_not_found(tiny, key, value, words):
 
 def test_teacher_file_that_is_no_checkpoint(tiny, tmp_path):
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(ConfigError, match=r"the teacher's weights .*cannot read .*text\.pth"):
+    with pytest.raises(ConfigError, match=r"teacher's weights .*: cannot read .*text\.pth"):
         build_teacher(tiny("MODEL.PCKA.TEACHER.WEIGHTS", str(tmp_path / "text.pth")))
 
 
@@ -330,6 +330,7 @@ def test_no_gpu(tiny):
         check_run(tiny("MODEL.DEVICE", "cuda"))
 
 
+@pytest.mark.slow
 def test_coco_recipe_without_coco_stops_at_once(tmp_path):
     """The command of the README on a machine without COCO, weights or network."""
     run = subprocess.run(

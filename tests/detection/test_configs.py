@@ -77,6 +77,7 @@ def test_students_are_those_of_the_model_zoo(name):
     assert set(config_differences(ours, zoo)) <= {"SOLVER.STEPS", "SOLVER.MAX_ITER", "OUTPUT_DIR"}
 
 
+@pytest.mark.slow
 def test_trains_and_evaluates(pair, coco, tmp_path):
     """One step and an evaluation, on tiny images and with narrow networks of the same layers."""
     narrow = [] if pair().MODEL.RESNETS.DEPTH == 18 else NARROW

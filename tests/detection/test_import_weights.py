@@ -1,4 +1,4 @@
-"""Weights of other frameworks: the same features, every key named, no code run."""
+"""Weights of other frameworks: equal features, a report on every key, and no code run."""
 
 import json
 import os
@@ -62,6 +62,7 @@ def imported(state, cfg, folder, **options):
     return result, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "opts"),
     [
@@ -88,6 +89,7 @@ def test_torchvision_classifier(plain, tmp_path, name, opts):
     assert any("no FPN" in note for note in result.notes)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_torchvision_detector(plain, tmp_path, eps):
@@ -114,6 +116,7 @@ def test_torchvision_detector(plain, tmp_path, eps):
     assert "proposal_generator.rpn_head.conv.weight" in result.missing
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_torchvision_retinanets_names(plain, tmp_path):
     """Three levels begin at p3; the second version of those weights has P6 from C5 and norms."""

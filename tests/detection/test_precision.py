@@ -56,6 +56,7 @@ def test_networks_in_half_cka_in_float32(tiny, monkeypatch, dtype):
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
 def test_resumes_exactly(tiny, tmp_path, dtype):
     def run(name, iterations, resume=False):
@@ -73,6 +74,7 @@ def test_resumes_exactly(tiny, tmp_path, dtype):
     assert scalers[0] == scalers[1] and bool(scalers[0]) == (dtype == "float16")
 
 
+@pytest.mark.slow
 def test_goes_on_in_another_type(tiny):
     train(tiny(*amp(""), "SOLVER.MAX_ITER", 1))
     for iterations, dtype in ((2, "float16"), (3, "bfloat16"), (4, "float16"), (5, "")):

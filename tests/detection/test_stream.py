@@ -1,4 +1,4 @@
-"""The training stream: shuffling, augmentation seeds, and where it goes on after a stop."""
+"""The training stream: shuffling, augmentation seeds, and its continuation after a stop."""
 
 import io
 import itertools
@@ -16,7 +16,7 @@ DICTS = [{"file_name": str(i), "height": 10, "width": 10 + (i % 3 != 0)} for i i
 
 
 def mapper(d):
-    """As an augmentation: random numbers of all three generators."""
+    """Draw random numbers from the generators that augmentations use."""
     d["draw"] = (np.random.rand(), torch.rand(1).item())
     return d
 
@@ -32,7 +32,7 @@ def batches(count, *, workers=0, group=True, batch_size=2, skip=0, seed=5):
     return [[(x["file_name"], x["draw"]) for x in batch] for batch in taken]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_goes_on_where_it_stopped(workers, group, batch_size):
@@ -68,7 +68,7 @@ def test_random_state_round_trip_and_isolation():
     set_random_state(state)
     batches(3)
     assert (np.random.rand(), torch.rand(1).item()) == before
-    # It has to pass torch's safe loader.
+    # A checkpoint holds this state, and torch's safe loader has to read it.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -58,8 +59,9 @@ def heatmap_figure(
 
     axes = place(left, cell * len(columns))
     image = axes.imshow(values, cmap=_COLORS, vmin=0, vmax=1, aspect="auto")
-    step = max(1, math.ceil(0.1 / cell))  # names that would run into each other are left out
-    style = {"size": min(9.0, 52 * cell * step), "color": INK}
+    # Names that would run into each other are left out.
+    step = max(1, math.ceil(0.1 / cell))
+    style: dict[str, Any] = {"size": min(9.0, 52 * cell * step), "color": INK}
     axes.set_xticks(range(0, len(columns), step), columns[::step], rotation=90, **style)
     axes.set_yticks(range(0, len(rows), step), rows[::step], **style)
     axes.set_xlabel(column_label, size=10, color=INK)

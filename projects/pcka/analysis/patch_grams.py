@@ -1,9 +1,10 @@
-"""What PatchCKA compares: Gram matrices between the patches of one image.
+"""Figures of Gram matrices between the patches of one image, as PatchCKA compares them.
 
 Letters: (h, w) image in pixels, (H, W) map of C channels, (U, V) grid of patches, N = U V.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -99,8 +100,13 @@ def _edges(
     return np.linspace(0, extent[0], u + 1), np.linspace(0, extent[1], v + 1)
 
 
-def _draw_patches(axes: Axes, image: np.ndarray, extent, edges) -> None:
-    """The image, the padding around it in grey, and the grid with its numbers where they fit."""
+def _draw_patches(
+    axes: Axes,
+    image: np.ndarray,
+    extent: tuple[float, float],
+    edges: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Draw the image, the padding around it in grey, and the numbered grid where it fits."""
     down, across = edges
     axes.set_facecolor("#DDDDDD")
     axes.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
@@ -110,14 +116,16 @@ def _draw_patches(axes: Axes, image: np.ndarray, extent, edges) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("#BBBBBB")
-    inches = axes.get_position().width * axes.figure.get_figwidth()
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes are made by one
+    inches = axes.get_position().width * figure.get_figwidth()
     points = 72 * inches / max(axes.get_xlim()[1], axes.get_ylim()[0])  # per pixel
     rows, columns = len(down) - 1, len(across) - 1
     patch = points * min(down[1], across[1])
-    # Where patches are small, only the first of every row that has room.
+    # Where patches are small, only the first of every row with room is numbered.
     fits = patch >= (9 if rows * columns < 100 else 12)
-    lines = {"colors": "white", "linewidth": 0.7 if fits else 0.3}
-    if fits:  # seen on a white image too
+    lines: dict[str, Any] = {"colors": "white", "linewidth": 0.7 if fits else 0.3}
+    if fits:  # so that lines are seen on a white image too
         lines["path_effects"] = [withStroke(linewidth=1.6, foreground="black", alpha=0.6)]
     axes.vlines(across, down[0], down[-1], **lines)
     axes.hlines(down, across[0], across[-1], **lines)

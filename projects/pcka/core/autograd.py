@@ -66,7 +66,8 @@ class _WithGradients(torch.autograd.Function):
         slopes, ctx.slopes = ctx.slopes, None
         with torch.no_grad():
             if slopes is None:  # a retained graph's second backward: the first gave them away
-                _, _, *slopes = _run(ctx.compute, *ctx.saved_tensors, ctx.needs)
+                x, y = ctx.saved_tensors
+                _, _, *slopes = _run(ctx.compute, x, y, ctx.needs)
             # Multiply by the incoming gradient (the loss scale) before casting to half, or small
             # gradients underflow.
             scale = outer if ctx.factor == 1 else ctx.factor * outer

@@ -60,10 +60,10 @@ def cka_with_gradients(
         CKA ``(G,)``, and the gradients ``(G, N, Dx)``, ``(G, N, Dy)`` or None.
     """
     sides = standardize(x, center, spread), standardize(y, center, spread)
-    by_samples = spread is None and samples_pay(*x.shape[-2:], y.shape[-1], needs)
+    by_samples = spread is None and samples_pay(x.shape[-2], x.shape[-1], y.shape[-1], needs)
     if not (by_samples or spread == "features"):
         return over_features(*sides, debiased, needs, spread)
-    pair = GramPair(*map(gram_matrix, sides), debiased, spread)
+    pair = GramPair(gram_matrix(sides[0]), gram_matrix(sides[1]), debiased, spread)
     gradients = [
         torch.bmm(pair.gradient_operator(i), sides[i].values) if needs[i] else None for i in (0, 1)
     ]
@@ -92,7 +92,7 @@ def uncentred_both_ways(
         spread: ``"features"`` or None.
     """
     sides = standardize(x, False, spread), standardize(y, False, spread)
-    pair = GramPair(*map(gram_matrix, sides), False, spread)
+    pair = GramPair(gram_matrix(sides[0]), gram_matrix(sides[1]), False, spread)
     cross = torch.bmm(sides[0].values, sides[1].values.mT)
     if spread:
         all_sum_(cross)

@@ -11,17 +11,17 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes share the batch; 1 without a process group."""
+    """Return how many processes share the batch; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def all_sum_(x: Tensor) -> Tensor:
-    """The sum over all processes, in place where x is contiguous; x of one shape everywhere."""
+    """Sum over all processes, in place where x is contiguous; x has one shape everywhere."""
     return _all_reduce(x, "SUM")
 
 
 def all_max_(x: Tensor) -> Tensor:
-    """The largest over all processes, as :func:`all_sum_`."""
+    """Take the largest over all processes, as :func:`all_sum_` takes the sum."""
     return _all_reduce(x, "MAX")
 
 
@@ -32,9 +32,9 @@ def _all_reduce(x: Tensor, operation: str) -> Tensor:
 
 
 def gather_samples(x: Tensor) -> Tensor:
-    """``(B, ...)`` of every process, in their order: ``(world * B, ...)``.
+    """Gather ``(B, ...)`` of every process, in their order, into ``(world * B, ...)``.
 
-    The backward sums what all processes ask of a sample.
+    The backward sums the gradients of a sample over all processes.
     """
     if world_size() == 1:
         return x
@@ -47,9 +47,9 @@ def check_same_shape(x: Tensor) -> None:
     if world_size() == 1:
         return
     mine = torch.tensor((x.dim(), *x.shape, *[0] * (8 - x.dim())), device=x.device)
-    shapes = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(shapes, mine)
-    shapes = [tuple(s[1 : 1 + int(s[0])].tolist()) for s in shapes]
+    gathered = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(gathered, mine)
+    shapes = [tuple(s[1 : 1 + int(s[0])].tolist()) for s in gathered]
     if len(set(shapes)) > 1:
         raise ValueError(
             f"gather=True needs tensors of one shape on all processes, got {shapes}: "

@@ -1,4 +1,4 @@
-"""CKA of whole data sets, batch by batch, for analysis."""
+"""CKA of whole data sets, accumulated batch by batch, for analysis."""
 
 from collections.abc import Sequence
 
@@ -49,14 +49,15 @@ class CKAMatrix:
             new = all_products(xs, ys, debiased=True)
             # N (N - 3) times the HSIC, over N - 3: a batch counts by its samples.
             weighted = [value / (len(xs[0]) - 3) for value in new]
-            old = self._total or [0, 0, 0]
-            self._total = Products(*(a + b for a, b in zip(old, weighted, strict=True)))
+            if self._total is not None:
+                weighted = [a + b for a, b in zip(self._total, weighted, strict=True)]
+            self._total = Products(*weighted)
         else:
             self._moments.add(xs, ys)
         self.samples += len(xs[0])
 
     def compute(self) -> Tensor:
-        """CKA of all samples so far, ``(Lx, Ly)`` float64; NaN where a layer is constant."""
+        """Return the CKA of all samples so far, ``(Lx, Ly)`` float64; NaN for constant layers."""
         if self.samples < (4 if self.debiased else 2):
             raise ValueError(f"CKA of {self.samples} samples is undefined: too few were seen")
         products = self._total or self._moments.products(debiased=self.debiased)
@@ -72,7 +73,7 @@ class CKAMatrix:
             )
         if self.minibatch and len(xs[0]) < 4:
             raise ValueError(f"a minibatch needs 4 samples or more, got {tuple(xs[0].shape)}")
-        shapes = tuple([f.shape[1] for f in side] for side in (xs, ys))
+        shapes = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
         if self._shapes not in (None, shapes):
             raise ValueError(f"layers of {shapes} features after layers of {self._shapes}")
         self._shapes = shapes
@@ -107,5 +108,5 @@ class CKAMeter:
         self._matrix.update([x], [y])
 
     def compute(self) -> float:
-        """CKA of all samples so far; NaN where a side is constant."""
+        """Return the CKA of all samples so far; NaN where a side is constant."""
         return self._matrix.compute().item()

@@ -1,4 +1,4 @@
-"""What is known of a feature, and which part of the maps of two networks can be compared."""
+"""Shapes of features, and the part of the maps of two networks that can be compared."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class FeatureShape(NamedTuple):
-    """What is known of a feature before any image is seen.
+    """The shape of a feature, known before any image is seen.
 
     ``channels`` of a map ``(B, C, H, W)`` and its ``stride``, the pixels of the input per cell; or
     the width of a vector ``(B, C)``, logits among them, which has no stride.
@@ -26,7 +26,7 @@ class FeatureShape(NamedTuple):
 def on_common_extent(
     student: Tensor, teacher: Tensor, stride: int, teacher_stride: int
 ) -> tuple[Tensor, Tensor]:
-    """The part of the image that both maps cover, at the student's resolution.
+    """Return the part of the image that both maps cover, at the student's resolution.
 
     Two networks may pad a batch differently (to multiples of 32 or of 64, to a square). Padding
     lies to the right and below, so cells of equal index show the same pixels, and cutting both
@@ -53,7 +53,7 @@ def on_common_extent(
 
 
 def cells_of_images(x: Tensor, stride: int, sizes: Sequence[tuple[int, int]]) -> Tensor | None:
-    """Which cells of a padded batch hold a pixel of their image.
+    """Return which cells of a padded batch hold a pixel of their image.
 
     Args:
         x: map ``(B, C, H, W)``.
@@ -63,10 +63,10 @@ def cells_of_images(x: Tensor, stride: int, sizes: Sequence[tuple[int, int]]) ->
     Returns:
         ``(B, 1, H, W)``, False where a cell lies wholly in padding; None if none does.
     """
-    extents = [[-(-side // stride) for side in size] for size in sizes]
-    if all(h >= x.shape[-2] and w >= x.shape[-1] for h, w in extents):
+    cells = [[-(-side // stride) for side in size] for size in sizes]
+    if all(h >= x.shape[-2] and w >= x.shape[-1] for h, w in cells):
         return None
-    extents = torch.tensor(extents, device=x.device)
+    extents = torch.tensor(cells, device=x.device)
     down, across = (
         torch.arange(x.shape[axis], device=x.device) < extents[:, axis, None] for axis in (-2, -1)
     )

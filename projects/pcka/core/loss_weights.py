@@ -1,4 +1,4 @@
-"""How much each distillation loss weighs in a step: its share of the loss, and its pull.
+"""How much each distillation loss weighs in a step: its share of the loss, and its gradient.
 
 Both take the losses of one step by name, ``loss_<key>`` for every key of
 ``DistillTerms.pairings``; all others are the network's own.
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .terms import Pairing
 
-# Losses are multiplied by it before they are differentiated: it drops out of the ratio, and keeps
-# small gradients of float16 features from being 0. A power of two: it rounds nothing.
+# Losses are multiplied by this before they are differentiated: it drops out of the ratio, and keeps
+# small gradients of float16 features from underflowing. A power of two rounds nothing.
 _SCALE = 2.0**10
 
 
 def loss_shares(pairings: Mapping[str, Pairing], losses: Mapping[str, float]) -> dict[str, float]:
-    """What part of the total each distillation loss is: ``{"share/pcka_p2": 0.2}``.
+    """Return the part of the total that each distillation loss is: ``{"share/pcka_p2": 0.2}``.
 
     Weights are included on both sides; without any loss the shares are 0.
     """
@@ -31,7 +31,7 @@ def gradient_ratios(
     losses: Mapping[str, Tensor],
     features: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """How hard each distillation loss pulls at the feature that it reads: ``gradient/<key>``.
+    """Return how hard each distillation loss pulls at the feature that it reads.
 
     ``|d loss / d F| / |d own / d F|``: L2 norms over all of F, where F is the student's feature on
     this process, before any adapter, and ``own`` the sum of the network's own losses. At 1 the
@@ -44,9 +44,9 @@ def gradient_ratios(
         features: the student's, ``(B, C, H, W)`` or ``(B, C)``, attached to the graph.
 
     Returns:
-        0-dimensional tensors. Left out is what has no ratio: a feature that is frozen, or
-        that no loss of the network's own depends on, and a term that its schedule has turned off.
-        Not finite where norms are.
+        0-dimensional tensors by ``gradient/<key>``. There is none for a feature that is frozen or
+        that no loss of the network's own depends on, nor for a term that its schedule has turned
+        off. A ratio is not finite where a norm is not.
     """
     distilled = {f"loss_{key}" for key in pairings}
     own = [loss for name, loss in losses.items() if name not in distilled and loss.requires_grad]
@@ -54,7 +54,8 @@ def gradient_ratios(
     if not own or not names:
         return {}
     with torch.autocast(own[0].device.type, enabled=False):
-        asked = _gradients(sum(own), [features[name] for name in names])
+        total = sum(own[1:], own[0])
+        asked = _gradients(total, [features[name] for name in names])
         norms = {n: _norm(g) for n, g in zip(names, asked, strict=True) if g is not None}
         ratios = {}
         for key, pair in pairings.items():

@@ -13,19 +13,19 @@ from torch import Tensor
 
 
 class Products(NamedTuple):
-    """Of layers with each other, ``(Lx, Ly)``, and with themselves, ``(Lx,)`` and ``(Ly,)``."""
+    """Products of layers with each other, ``(Lx, Ly)``, and with themselves."""
 
     xy: Tensor
     xx: Tensor
     yy: Tensor
 
     def cka(self) -> Tensor:
-        """``(Lx, Ly)``; NaN where a layer is constant."""
+        """Return CKA ``(Lx, Ly)``; NaN where a layer is constant."""
         return self.xy / (self.xx.sqrt()[:, None] * self.yy.sqrt())
 
 
 def all_products(xs: Sequence[Tensor], ys: Sequence[Tensor], *, debiased: bool) -> Products:
-    """The products of layers whose samples are all here.
+    """Return the products of layers whose samples are all here.
 
     Args:
         xs, ys: ``(N, Dx)`` and ``(N, Dy)`` of each layer.
@@ -39,7 +39,7 @@ def all_products(xs: Sequence[Tensor], ys: Sequence[Tensor], *, debiased: bool) 
 
 
 def _by_gram_matrices(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool) -> Products:
-    """For more features than samples: ``(Lx + Ly) N^2`` numbers."""
+    """Form the products of layers of more features than samples, by ``(Lx + Ly) N^2`` numbers."""
     K, L = (torch.stack([_gram(f, debiased) for f in side]) for side in (xs, ys))  # (Lx, N, N)
     xy = K.flatten(1) @ L.flatten(1).T
     xx, yy = K.square().sum((1, 2)), L.square().sum((1, 2))
@@ -73,23 +73,23 @@ class MomentSums:
 
     def add(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
         """Add a batch ``(N, Dx)``, ``(N, Dy)`` of each layer; nothing of it is kept."""
-        sides = [[f.double() for f in side] for side in (xs, ys)]
+        sides = [[f.double() for f in features] for features in (xs, ys)]
         if self._origin is None:
-            # Sums about a point near the mean: far from it they would cancel digits.
+            # Sums are taken about a point near the mean: far from it they would cancel digits.
             self._origin = [[f.mean(0) for f in side] for side in sides]
         # Features (N, D) and their squared lengths (N,), the diagonal of the Gram matrix.
-        xs, ys = (
+        rows, columns = (
             [(f - o, (f - o).square().sum(1)) for f, o in zip(side, origin, strict=True)]
             for side, origin in zip(sides, self._origin, strict=True)
         )
-        for side, layers in (("x", xs), ("y", ys)):
+        for name, layers in (("x", rows), ("y", columns)):
             for i, layer in enumerate(layers):
-                self._accumulate((side, i), [layer[0].sum(0), layer[1].sum()])
-                self._accumulate((side + side, i), _moments(layer, layer))
-        for i, x in enumerate(xs):
-            for j, y in enumerate(ys):
+                self._accumulate((name, i), [layer[0].sum(0), layer[1].sum()])
+                self._accumulate((name + name, i), _moments(layer, layer))
+        for i, x in enumerate(rows):
+            for j, y in enumerate(columns):
                 self._accumulate(("xy", i, j), _moments(x, y))
-        self.samples += len(xs[0][0])
+        self.samples += len(xs[0])
 
     def _accumulate(self, key: tuple, new: list[Tensor]) -> None:
         if key in self._sums:
@@ -99,7 +99,7 @@ class MomentSums:
             self._sums[key] = new
 
     def products(self, *, debiased: bool) -> Products:
-        """Of all samples so far."""
+        """Return the products over all samples so far."""
         sums = self._sums
         rows, columns = (sum(key[0] == side for key in sums) for side in "xy")
 
@@ -117,13 +117,13 @@ class MomentSums:
 
 
 def _moments(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """Sums over samples of what two layers multiply to."""
-    (x, a), (y, b) = x, y
-    return [x.T @ y, a @ y, b @ x, a @ b]
+    """Return sums over the samples of products of two layers."""
+    (u, a), (v, b) = x, y
+    return [u.T @ v, a @ v, b @ u, a @ b]
 
 
 def _product(u, v, uv, n: int, debiased: bool) -> Tensor:
-    """``<K, L>`` of two layers from their sums about any one point: -> ()."""
+    """Return ``<K, L>`` of two layers from their sums about any one point: -> ()."""
     (sum_u, energy_u), (sum_v, energy_v) = u, v
     moments, a_v, b_u, a_b = uv
     mu, nu = sum_u / n, sum_v / n

@@ -1,10 +1,10 @@
 """Bilinear resizing and its adjoint, as products with banded matrices.
 
-An output cell depends on two input cells, so the matrix of a resize is a band. Rows lie whole in
-memory, and each diagonal of the band adds some of them, times its weights, to as many others.
-Columns do not: the band, cut into blocks, is a few small GEMMs. Faster than aten's kernels on CPU,
+An output cell depends on two input cells, so the matrix of a resize is a band. Rows are whole in
+memory: each diagonal of the band adds some rows, times its weights, to as many others. Columns are
+not: the band is cut into blocks, each a small GEMM. This is faster than aten's kernels on a CPU,
 and deterministic on CUDA, where aten's adjoint is not. The weights are computed in float64. On a
-GPU the whole matrix is one block, of rows as of columns: a launch costs more than zeros.
+GPU the whole matrix is one block, since a launch costs more than multiplying by zeros.
 
 Shapes: B images, C channels, (H, W) map.
 """
@@ -19,7 +19,7 @@ _COLUMNS = 16
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
-    """``(B, C, H, W) -> (B, C, height, width)`` as ``F.interpolate(mode="bilinear")`` does it."""
+    """Resize ``(B, C, H, W)`` to ``(B, C, height, width)`` as bilinear ``F.interpolate`` does."""
     b, c, h, w = x.shape
     if h != height:
         x = _mix_rows(x, x.new_empty(b, c, height, w), transposed=False)
@@ -33,7 +33,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def resize_adjoint(x: Tensor, out: Tensor) -> Tensor:
-    """The transpose of :func:`resize`: from its output's size back to that of ``out``, filled."""
+    """Apply the transpose of :func:`resize`: from its output's size into ``out``, filled."""
     b, c, h, w = x.shape
     height, width = out.shape[2:]
     if w != width:
@@ -46,7 +46,7 @@ def resize_adjoint(x: Tensor, out: Tensor) -> Tensor:
 
 
 def _mix_rows(x: Tensor, out: Tensor, transposed: bool) -> Tensor:
-    """``(B, C, H, W)`` into ``out (B, C, H', W)``, filled."""
+    """Mix the rows of ``(B, C, H, W)`` into ``out (B, C, H', W)``, filled."""
     sizes = (out.shape[2], x.shape[2]) if transposed else (x.shape[2], out.shape[2])
     if _in_one_block(x.device):
         ((_, _, weights),) = _blocks(*sizes, x.dtype, x.device)
@@ -63,7 +63,7 @@ def _in_one_block(device: torch.device) -> bool:
 
 
 def _matrix(n_in: int, n_out: int) -> Tensor:
-    """``(n_out, n_in)``, float64."""
+    """Return the matrix of a resize, ``(n_out, n_in)``, float64."""
     position = (torch.arange(n_out, dtype=torch.float64) + 0.5) * (n_in / n_out) - 0.5
     distance = position.clamp(0, n_in - 1)[:, None] - torch.arange(n_in)
     return (1 - distance.abs()).clamp(min=0)
@@ -71,12 +71,12 @@ def _matrix(n_in: int, n_out: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _diagonals(n_in: int, n_out: int, dtype: torch.dtype) -> list[tuple[slice, slice, Tensor]]:
-    """Of each diagonal that is not zero, the outputs, the inputs and the weights ``(n, 1)``."""
+    """Return outputs, inputs and weights ``(n, 1)`` of each diagonal that is not zero."""
     matrix, found = _matrix(n_in, n_out), []
     rows, columns = matrix.nonzero(as_tuple=True)
     for offset in (columns - rows).unique().tolist():
-        made = rows[columns - rows == offset]
-        made = slice(int(made[0]), int(made[-1]) + 1)
+        outputs = rows[columns - rows == offset]
+        made = slice(int(outputs[0]), int(outputs[-1]) + 1)
         used = slice(made.start + offset, made.stop + offset)
         found.append((made, used, matrix[made, used].diagonal()[:, None].to(dtype)))
     return found
@@ -86,7 +86,7 @@ def _diagonals(n_in: int, n_out: int, dtype: torch.dtype) -> list[tuple[slice, s
 def _blocks(
     n_in: int, n_out: int, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[slice, slice, Tensor]]:
-    """Of each block of outputs, these, the inputs that they touch and the weights between them."""
+    """Return each block of outputs, the inputs that it touches and the weights between them."""
     matrix, found = _matrix(n_in, n_out), []
     step = n_out if _in_one_block(device) else _COLUMNS
     for start in range(0, n_out, step):

@@ -119,23 +119,22 @@ def _with_inter(
     """Compute CKA of patches ``(G, N, D)`` over the patches and over their features, mixed."""
     share = options.share
     features, samples = ("features", "samples") if spread else (None, None)
-    shared_pays = samples_pay(*x.shape[-2:], y.shape[-1], needs)
+    shared_pays = samples_pay(x.shape[-2], x.shape[-1], y.shape[-1], needs)
     if share < 1 and not options.center and shared_pays:
         return uncentred_both_ways(x, y, share=share, needs=needs, spread=features)
     center, debiased = options.center, options.debiased
     value, *slopes = cka_with_gradients(
         x.mT, y.mT, center=center, debiased=debiased, needs=needs, spread=samples
     )
-    inter = [value, *(s if s is None else s.mT for s in slopes)]
+    inter = value, *(s if s is None else s.mT for s in slopes)
     if share == 1:
-        return inter[0], inter[1], inter[2]
+        return value, inter[1], inter[2]
     intra = cka_with_gradients(x, y, center=center, debiased=debiased, needs=needs, spread=features)
-    mixed = [
+    slopes = [
         None if a is None or b is None else (1 - share) * a + share * b
-        for a, b in zip(intra, inter, strict=True)
+        for a, b in zip(intra[1:], inter[1:], strict=True)
     ]
-    assert mixed[0] is not None
-    return mixed[0], mixed[1], mixed[2]
+    return (1 - share) * intra[0] + share * value, slopes[0], slopes[1]
 
 
 class _Image(NamedTuple):
@@ -168,7 +167,8 @@ def _has_parts(maps: Maps, needs: Needs, options: PatchOptions) -> bool:
         return False
     if all(len(list(_chunks(m, "channel"))) == 1 for m in maps):
         return False
-    patches = math.prod(grid_shape(*maps[0].shape[2:], options.patch_shape))
+    height, width = maps[0].shape[2:]
+    patches = math.prod(grid_shape(height, width, options.patch_shape))
     cells = math.prod(options.patch_shape)
     student, teacher = (m.shape[1] * cells for m in maps)
     return samples_pay(patches, student, teacher, needs)

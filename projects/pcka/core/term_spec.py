@@ -1,14 +1,12 @@
-"""What one distillation term is, as a configuration says it."""
+"""One distillation term, as a configuration describes it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from torch import nn
-
 from .adapters import ADAPTERS
-from .losses import LOSSES
+from .losses import LOSSES, DistillLoss
 from .schedules import Schedule
 
 
@@ -74,8 +72,8 @@ class TermSpec:
     def error(self, message: str) -> ValueError:
         return ValueError(f"term {self.name!r}: {message}")
 
-    def build_loss(self, index: int) -> nn.Module:
-        """The loss of the ``index``-th feature."""
+    def build_loss(self, index: int) -> DistillLoss:
+        """Build the loss of the ``index``-th feature."""
         arguments = {}
         for key, value in self.loss_args.items():
             if isinstance(value, list):
@@ -92,7 +90,7 @@ class TermSpec:
             raise self.error(f"loss {self.loss}: {error}") from error
 
     def build_schedule(self) -> Schedule:
-        """How the weight changes over a run."""
+        """Build the schedule by which the weight changes over a run."""
         known = [argument.name for argument in fields(Schedule)]
         if not isinstance(self.schedule, Mapping) or not set(self.schedule) <= set(known):
             raise self.error(f"schedule is a mapping with {', '.join(known)}, got {self.schedule}")

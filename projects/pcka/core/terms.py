@@ -1,4 +1,4 @@
-"""Distillation terms: which features meet under which loss, and with what weight.
+"""Distillation terms: pairs of features, each with its loss and weight.
 
 One :class:`TermSpec` is one line of a configuration; :class:`DistillTerms` turns the features of
 student and teacher into named losses. Detection and classification share both.
@@ -6,11 +6,13 @@ student and teacher into named losses. Detection and classification share both.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
 from .features import FeatureShape, cells_of_images, on_common_extent
+from .losses import DistillLoss
 from .schedules import Schedule
 from .term_spec import TermSpec
 
@@ -30,7 +32,7 @@ class Pairing:
     teacher_stride: int | None
 
     def weight_at(self, progress: float | None) -> float:
-        """At ``progress`` of the training, in [0, 1]; None: the full weight."""
+        """Return the weight at ``progress`` of the training, in [0, 1]; None: the full weight."""
         return self.weight if progress is None else self.weight * self.schedule.factor(progress)
 
 
@@ -95,7 +97,7 @@ class DistillTerms(nn.Module):
         progress: float | None = None,
         image_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Features by name -> weighted scalar losses.
+        """Turn features by name into weighted scalar losses.
 
         Args:
             student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``; of the teacher, those
@@ -116,18 +118,20 @@ class DistillTerms(nn.Module):
                 loss = self._loss(key, x, teacher[pair.teacher], target, image_sizes)
                 losses[f"loss_{key}"] = pair.weight_at(progress) * loss
             else:
-                # Reaches the adapter: several processes wait for a gradient of every parameter.
+                # The zero depends on the adapter, as several processes wait for a gradient of
+                # every parameter.
                 reached = [p.sum() * 0 for p in self.adapters[key].parameters()]
                 losses[f"loss_{key}"] = sum(reached, x.new_zeros(()))
         return losses
 
     def _loss(self, key: str, x: Tensor, y: Tensor, target, image_sizes) -> Tensor:
-        """One loss, without its weight."""
-        loss, pair = self.losses[key], self.pairings[key]
-        if loss.inputs == "maps":
+        """Compute one loss, without its weight."""
+        loss, pair = self.loss(key), self.pairings[key]
+        is_map = loss.inputs == "maps" and pair.stride is not None
+        if is_map and pair.stride and pair.teacher_stride:
             x, y = on_common_extent(x, y, pair.stride, pair.teacher_stride)
         x = self.adapters[key](x)
-        if loss.inputs == "maps" and image_sizes is not None:
+        if is_map and pair.stride and image_sizes is not None:
             inside = cells_of_images(x, pair.stride, image_sizes)
             if inside is not None:
                 x, y = (loss.without_padding(side, inside) for side in (x, y))
@@ -140,18 +144,22 @@ class DistillTerms(nn.Module):
         return loss(x, y, target)
 
     def on(self, progress: float | None = None) -> dict[str, Pairing]:
-        """The pairings whose weight is not 0 at ``progress``: the teacher's features they read."""
+        """Return the pairings whose weight is not 0 at ``progress``."""
         return {key: pair for key, pair in self.pairings.items() if pair.weight_at(progress)}
 
     @property
     def gathers(self) -> bool:
         """Whether a loss reads the batches of all processes, which then have to be of one shape."""
-        return any(loss.gather for loss in self.losses.values())
+        return any(self.loss(key).gather for key in self.losses)
+
+    def loss(self, key: str) -> DistillLoss:
+        """Return the loss of a pairing."""
+        return cast(DistillLoss, self.losses[key])
 
     def similarities(
         self, losses: Mapping[str, float], progress: Sequence[float | None] = (None,)
     ) -> dict[str, float]:
-        """The readable figure behind each loss: ``{"cka/pcka_p2": 0.93}`` from ``forward``'s.
+        """Return the readable figure behind each loss: ``{"cka/pcka_p2": 0.93}``.
 
         Args:
             losses: of one step, or their means over several.
@@ -161,16 +169,15 @@ class DistillTerms(nn.Module):
         figures = {}
         for key, pair in self.pairings.items():
             weight = sum(pair.weight_at(p) for p in progress) / len(progress)
-            if self.losses[key].similarity and weight:
-                name = f"{self.losses[key].similarity}/{key}"
-                figures[name] = 1 - losses[f"loss_{key}"] / weight
+            if (similarity := self.loss(key).similarity) and weight:
+                figures[f"{similarity}/{key}"] = 1 - losses[f"loss_{key}"] / weight
         return figures
 
 
 def _partner(
     spec: TermSpec, index: int, stride: int | None, teacher: Mapping[str, FeatureShape]
 ) -> str:
-    """The teacher's feature for the ``index``-th of a term: by name, else by stride."""
+    """Return the teacher's feature for the ``index``-th of a term: by name, else by stride."""
     wanted = spec.teacher_features[index] if spec.teacher_features else spec.features[index]
     if wanted in teacher:
         return wanted
@@ -189,7 +196,7 @@ def _partner(
 
 def _check_fit(
     spec: TermSpec,
-    loss: nn.Module,
+    loss: DistillLoss,
     names: tuple[str, str],
     shapes: tuple[FeatureShape, FeatureShape],
 ) -> None:

@@ -5,12 +5,18 @@ Importing this registers the meta-architectures ``DistilledDetector`` and ``FCOS
 configs can name them.
 """
 
-from .config import ConfigError, add_pcka_config, load_config, student_config
-from .data.digits import register_digits
-from .engine.trainer import Trainer
-from .modeling import fcos, mobilenet, narrow_resnet
-from .modeling.distilled_detector import DistilledDetector
-from .modeling.teacher import FrozenTeacher, build_teacher
+import warnings
+
+# detectron2 and its jit functions warn at import under newer torch and setuptools.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+    from .config import ConfigError, add_pcka_config, load_config, student_config
+    from .data.digits import register_digits
+    from .engine.trainer import Trainer
+    from .modeling import fcos, mobilenet, narrow_resnet
+    from .modeling.distilled_detector import DistilledDetector
+    from .modeling.teacher import FrozenTeacher, build_teacher
 
 __all__ = [
     "ConfigError",

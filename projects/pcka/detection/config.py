@@ -17,46 +17,46 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # The detector that is trained and evaluated: any registered detectron2 meta-architecture
     # with a `backbone`. The rest of MODEL describes it as usual; MODEL.WEIGHTS initialises it.
     pcka.STUDENT_META_ARCHITECTURE = "GeneralizedRCNN"
-    # Scales every term: the handle for sweeps. 0 trains as plain detectron2, without a teacher.
+    # Factor on the weights of all terms, for sweeps. 0 trains plain detectron2, without a teacher.
     pcka.LOSS_WEIGHT = 1.0
 
     pcka.TEACHER = CfgNode()
     # A standard detectron2 config, YAML or LazyConfig (.py): a path, or a name of the model zoo.
     pcka.TEACHER.CONFIG_FILE = ""
-    # "" takes the zoo's weights for a zoo name, else MODEL.WEIGHTS of that config (of a LazyConfig,
-    # train.init_checkpoint).
+    # "" takes the zoo's weights for a zoo name, else MODEL.WEIGHTS of that config, which in a
+    # LazyConfig is train.init_checkpoint.
     pcka.TEACHER.WEIGHTS = ""
     # KEY VALUE pairs merged into the teacher's config last; for a LazyConfig, strings key=value.
     pcka.TEACHER.OPTS = []
     # Box AP, in percent, that the whole teacher has to reach before the first step; 0 is off.
     pcka.TEACHER.MIN_AP = 0.0
-    # It is measured on so many images, the first of DATASETS.TEST[0].
+    # Number of images it is measured on, the first of DATASETS.TEST[0].
     pcka.TEACHER.MIN_AP_IMAGES = 100
 
-    # Iterations between two measurements of the terms' gradients beside the detector's own, at the
-    # features that the terms read (gradient/* in metrics.json); 0 measures none.
+    # Iterations between two comparisons of the terms' gradients with the detector's own, at the
+    # features that the terms read (gradient/* in metrics.json); 0 for none.
     pcka.GRADIENT_PERIOD = 0
     # Leave the padding of a batch of images of different sizes out of the losses of maps.
     pcka.MASK_PADDING = False
     # List of terms; keys and defaults of an entry: see `config_terms.term_template`.
     pcka.TERMS = []
 
-    # Every so many iterations the pictures of tools/pictures.py, over the first images of
-    # DATASETS.TEST[0], go to TensorBoard; 0: never.
+    # Iterations between two writings of the pictures of tools/pictures.py, over the first images of
+    # DATASETS.TEST[0], to TensorBoard; 0 for none.
     pcka.PICTURE_PERIOD = 0
 
-    # Of mixed precision (SOLVER.AMP.ENABLED): float16, detectron2's, or bfloat16.
+    # Type of mixed precision (SOLVER.AMP.ENABLED): float16, as in detectron2, or bfloat16.
     cfg.SOLVER.AMP.DTYPE = "float16"
 
     cfg.MODEL.FCOS = fcos = CfgNode()
     fcos.NUM_CLASSES = 80
     fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
-    # Convolutions of each of the two towers, and their norm.
+    # Number of convolutions in each of the two towers, and their norm.
     fcos.NUM_CONVS = 4
     fcos.NORM = "GN"
-    # Probability of an object that the classifier starts from.
+    # Probability of an object that the untrained classifier predicts.
     fcos.PRIOR_PROB = 0.01
-    # Cells around the centre of a box that count as positive, in strides of the level.
+    # Radius around the centre of a box in which cells are positive, in strides of the level.
     fcos.CENTER_SAMPLING_RADIUS = 1.5
     fcos.FOCAL_LOSS_ALPHA = 0.25
     fcos.FOCAL_LOSS_GAMMA = 2.0
@@ -67,18 +67,18 @@ def add_pcka_config(cfg: CfgNode) -> None:
 
     # The user's own data: a list of {NAME, JSON, IMAGES}, each registered as a COCO data set.
     cfg.DATASETS.COCO_JSON = []
-    # Folder that relative JSON and IMAGES start from.
+    # Folder that relative JSON and IMAGES paths start from.
     cfg.DATASETS.COCO_ROOT = ""
 
 
 def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
-    """A full config from a YAML file and KEY VALUE pairs.
+    """Read a full config from a YAML file and KEY VALUE pairs.
 
-    Unlike ``CfgNode.merge_from_file`` this never runs code that a file contains; only files that
-    ship inside detectron2, which are code already, may use its Python tags.
+    Unlike ``CfgNode.merge_from_file`` this never runs code that a file contains. Only files that
+    ship inside detectron2, which is code already, may use Python tags.
 
     Args:
-        config_file: path of a detectron2 YAML config; "" for the defaults.
+        config_file: path of a detectron2 YAML config; "" takes the defaults.
         opts: ``[KEY, VALUE, ...]``, merged last. An entry of a list is addressed by its NAME or
             its number: ``MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping batch``.
 
@@ -103,9 +103,9 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
 
 
 def student_config(cfg: CfgNode) -> CfgNode:
-    """The student alone, as a config that unmodified detectron2 reads and builds.
+    """Return the student alone, as a config that unmodified detectron2 reads and builds.
 
-    What this project registers stays in it by name: FCOS with its keys, and the backbones.
+    It still names what this project registers: FCOS with its keys, and the backbones.
     """
     plain = CfgNode(cfg)
     pcka = plain.MODEL.pop("PCKA")
@@ -120,7 +120,7 @@ def student_config(cfg: CfgNode) -> CfgNode:
 
 
 def config_differences(a: CfgNode, b: CfgNode, prefix: str = "") -> list[str]:
-    """Full names of the keys whose values differ; tuples and lists count as equal."""
+    """Return the full names of keys whose values differ; tuples and lists count as equal."""
     names = []
     for key in sorted(set(a) | set(b)):
         left, right = a.get(key), b.get(key)
@@ -132,7 +132,7 @@ def config_differences(a: CfgNode, b: CfgNode, prefix: str = "") -> list[str]:
 
 
 def _plain(value):
-    # YAML has no tuples: they come back as lists.
+    # YAML has no tuples: saved tuples are read as lists.
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The entries of MODEL.PCKA.TERMS: their keys, and the terms that they stand for."""
+"""The entries of MODEL.PCKA.TERMS: their keys, and the terms that they describe."""
 
 from detectron2.config import CfgNode
 
@@ -10,12 +10,12 @@ from .config_files import widen
 
 
 def term_template() -> CfgNode:
-    """Keys of one entry of MODEL.PCKA.TERMS with their defaults."""
+    """Return the keys of one entry of MODEL.PCKA.TERMS with their defaults."""
     term = CfgNode()
     term.NAME = "pcka"
     # Student features: FPN levels (p2...) or stages of its bottom-up network (res2...).
     term.FEATURES = []
-    # Their counterparts, if named differently; empty: by equal name, else by equal stride.
+    # The teacher's counterparts, if named differently; empty pairs by name, else by stride.
     term.TEACHER_FEATURES = []
     term.LOSS = "PatchCKA"
     # Arguments of the loss; a list gives one value per feature.
@@ -23,16 +23,16 @@ def term_template() -> CfgNode:
     term.WEIGHT = 1.0
     # identity, or conv1x1 to bring the student's width to the teacher's.
     term.ADAPTER = "identity"
-    # How WEIGHT changes over the iterations: kind, end, warmup, off_at of pcka.core.Schedule.
+    # Change of WEIGHT over the iterations: kind, end, warmup, off_at of pcka.core.Schedule.
     term.SCHEDULE = CfgNode(new_allowed=True)
     return term
 
 
 def term_specs(cfg: CfgNode) -> list[TermSpec]:
-    """MODEL.PCKA.TERMS as terms that are not off, LOSS_WEIGHT multiplied in.
+    """Return the active terms of MODEL.PCKA.TERMS, with LOSS_WEIGHT multiplied in.
 
     Raises:
-        ConfigError: an unknown key, or a value that a term, or MODEL.PCKA, does not take.
+        ConfigError: an unknown key, or a value that is not allowed.
     """
     scale = cfg.MODEL.PCKA.LOSS_WEIGHT
     if not scale >= 0:
@@ -76,5 +76,5 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
 
 
 def distils(cfg: CfgNode) -> bool:
-    """Whether this config has any term that is on; otherwise it is plain detectron2."""
+    """Return whether a config has active terms; without any, it is plain detectron2."""
     return cfg.MODEL.META_ARCHITECTURE == META_ARCHITECTURE and bool(term_specs(cfg))

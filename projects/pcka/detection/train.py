@@ -10,42 +10,43 @@ From a checkout, tools/train_net.py is the same command.
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
-# Noise of detectron2 under newer torch and setuptools, at import and in DDP.
-warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
-from detectron2.evaluation import verify_results  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
-from detectron2.utils.logger import setup_logger  # noqa: E402
-from torch.multiprocessing import ProcessExitedException  # noqa: E402
-
-from pcka.cli import exit_status  # noqa: E402
-from pcka.detection.checks.preflight import check_run  # noqa: E402
-from pcka.detection.config import load_config, student_config  # noqa: E402
-from pcka.detection.config_terms import distils  # noqa: E402
-from pcka.detection.data.coco_json import register_coco_json  # noqa: E402
-from pcka.detection.engine.checkpointer import StudentCheckpointer  # noqa: E402
-from pcka.detection.engine.processes import (  # noqa: E402
+from pcka.cli import exit_status
+from pcka.detection.checks.preflight import check_run
+from pcka.detection.config import load_config, student_config
+from pcka.detection.config_terms import distils
+from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.engine.checkpointer import StudentCheckpointer
+from pcka.detection.engine.processes import (
     check_processes,
     machine_and_turn,
     run_processes,
 )
-from pcka.detection.engine.trainer import Trainer  # noqa: E402
-from pcka.errors import ConfigError, RunError  # noqa: E402
+from pcka.detection.engine.trainer import Trainer
+from pcka.errors import ConfigError, RunError
 
 PROGRAM = "train_net.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command.
+
+    Args:
+        argv: its arguments; None takes those of the command line.
+
+    Returns:
+        The exit status: 0, 1 for a run that failed, 2 for wrong use, 130 for Ctrl-C.
+    """
     args = default_argument_parser(epilog=__doc__).parse_args(argv)
     stopped = "stopped; --resume continues this run"
     return exit_status(PROGRAM, lambda: start(args), stopped=stopped)
@@ -71,6 +72,8 @@ def start(args: argparse.Namespace) -> None:
     try:
         run_processes(work, args, cfg.MODEL.DEVICE)
     except ProcessExitedException as error:
+        if error.exit_code == 2:  # the process has printed why
+            raise SystemExit(2) from error
         raise RunError(str(error)) from error
 
 
@@ -101,8 +104,7 @@ def run(args: argparse.Namespace) -> None:
     if args.eval_only:
         evaluate(cfg, run_dir, resume=args.resume)
         return
-    trainer = Trainer(cfg)
-    add_pictures(trainer, cfg)
+    trainer = Trainer(cfg, hooks=picture_hooks(cfg))
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
 
@@ -117,24 +119,24 @@ def evaluate(cfg: CfgNode, run_dir: str, *, resume: bool) -> None:
         verify_results(cfg, results)
 
 
-def add_pictures(trainer: Trainer, cfg: CfgNode) -> None:
-    """Register the hook that draws pictures during training, if MODEL.PCKA.PICTURE_PERIOD asks.
+def picture_hooks(cfg: CfgNode) -> list[HookBase]:
+    """Return the hook that MODEL.PCKA.PICTURE_PERIOD asks for, in the process that draws.
 
-    It is imported on request: training needs neither matplotlib nor the experiments.
+    Raises:
+        ConfigError: pictures are asked for, but what draws them is not installed.
     """
     period = cfg.MODEL.PCKA.PICTURE_PERIOD
-    if period <= 0 or not distils(cfg) or not cfg.DATASETS.TEST or not comm.is_main_process():
-        return
+    if period <= 0 or not cfg.DATASETS.TEST or not distils(cfg) or not comm.is_main_process():
+        return []
     try:
+        # Imported lazily: training itself needs neither pcka.experiments nor matplotlib.
         from pcka.experiments.detection.picture_hook import PictureHook
     except ImportError as error:
         raise ConfigError(
-            f"MODEL.PCKA.PICTURE_PERIOD {period} draws by pcka.experiments, which cannot be "
-            f"imported ({error}): set it to 0"
+            f"MODEL.PCKA.PICTURE_PERIOD {period} needs pcka.experiments and matplotlib, which "
+            f"cannot be imported ({error}): install them, or set MODEL.PCKA.PICTURE_PERIOD 0"
         ) from error
-    trainer.register_hooks([PictureHook(period)])
-    # First, so that the pictures are in the storage when the writers run.
-    trainer._hooks.insert(0, trainer._hooks.pop())
+    return [PictureHook(period)]
 
 
 if __name__ == "__main__":

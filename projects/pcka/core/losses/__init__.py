@@ -22,6 +22,7 @@ their weighted sum, takes features and logits at once: as terms it is three.
 """
 
 from .at import AT, at_loss
+from .base import DistillLoss
 from .cwd import CWD, cwd_loss
 from .dist import DIST, dist_loss
 from .dkd import DKD, dkd_loss
@@ -35,7 +36,7 @@ from .rcka import RCKA, rcka
 from .rkd import RKD, rkd_loss
 from .sp import SP, sp_loss
 
-LOSSES = {
+LOSSES: dict[str, type[DistillLoss]] = {
     "PatchCKA": PatchCKA,
     "FeatureCKA": FeatureCKA,
     "LogitCKA": LogitCKA,
@@ -61,6 +62,7 @@ __all__ = [
     "RCKA",
     "RKD",
     "SP",
+    "DistillLoss",
     "FeatureCKA",
     "LogitCKA",
     "Mimic",

@@ -26,8 +26,8 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: maps that differ in batch or size.
     """
     check_maps("AT", student, teacher, equal_width=False)
-    attention = [unit(side.square().mean(1).flatten(1), 1) for side in (student, teacher)]
-    return F.mse_loss(*attention)
+    x, y = (unit(side.square().mean(1).flatten(1), 1) for side in (student, teacher))
+    return F.mse_loss(x, y)
 
 
 class AT(DistillLoss):

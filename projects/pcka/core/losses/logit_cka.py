@@ -87,6 +87,7 @@ class LogitCKA(DistillLoss):
         check_choice("relation", relation, RELATIONS)
         check_estimator(center, debiased, gather)
         _check_options(temperature, normalize_rows, debiased)
+        self.needs_equal_width = relation == "inter"
         super().__init__(
             relation=relation,
             temperature=temperature,
@@ -96,19 +97,15 @@ class LogitCKA(DistillLoss):
             gather=gather,
         )
 
-    @property
-    def needs_equal_width(self) -> bool:
-        return self.options["relation"] == "inter"
-
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """``(B, P)``, ``(B, P)`` -> scalar."""
         return 1 - logit_cka(student, teacher, **self.options)
 
 
 def _row_normalized_cka(x: Tensor, y: Tensor, center: bool) -> Tensor:
-    """Cosine between K and L with each row divided by its sample's length: -> ().
+    """Return the cosine between K and L, each row divided by its sample's length: -> ().
 
-    Plain autograd: nobody needs this one fast.
+    Plain autograd serves here, since this form is used for comparison alone.
     """
     with torch.autocast(x.device.type, enabled=False):
         grams = []

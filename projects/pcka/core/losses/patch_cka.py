@@ -91,4 +91,4 @@ def _check_maps(student: Tensor, teacher: Tensor, options: PatchOptions) -> None
             f"student {shapes[0]} and teacher {shapes[1]} differ in channels: adapt the student "
             "(conv1x1), or use grouping 'batch' or 'position' without inter"
         )
-    options.check_map(*shapes[0][2:])
+    options.check_map(shapes[0][2], shapes[0][3])

@@ -69,10 +69,10 @@ class RCKA(nn.Module):
 
     def __init__(self, **options):
         super().__init__()
-        unknown = options.keys() - rcka.__kwdefaults__.keys()
-        if unknown:
-            known = ", ".join(rcka.__kwdefaults__)
-            raise ValueError(f"unknown argument {', '.join(sorted(unknown))}: one of {known}")
+        known = rcka.__kwdefaults__ or {}
+        if unknown := options.keys() - known.keys():
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"unknown argument {names}: one of {', '.join(known)}")
         self.options = options
 
     def forward(

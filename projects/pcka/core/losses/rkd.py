@@ -34,16 +34,16 @@ def rkd_loss(
         ValueError: batches that differ.
     """
     check_samples("RKD", student, teacher)
-    # Not by a matrix product: near samples would lose all digits of their distance.
+    # A matrix product would cost near samples all digits of their distance.
     distances = [
         torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
         for rows in (student.flatten(1), teacher.flatten(1))
     ]
     loss = student.new_zeros(())
     if distance_weight:
-        loss = loss + distance_weight * F.smooth_l1_loss(*map(_relative, distances))
+        loss = loss + distance_weight * _smooth_l1(*map(_relative, distances))
     if angle_weight:
-        loss = loss + angle_weight * F.smooth_l1_loss(*map(_cosines, distances))
+        loss = loss + angle_weight * _smooth_l1(*map(_cosines, distances))
     return loss
 
 
@@ -61,14 +61,18 @@ class RKD(DistillLoss):
         return rkd_loss(student, teacher, **self.options)
 
 
+def _smooth_l1(x: Tensor, y: Tensor) -> Tensor:
+    return F.smooth_l1_loss(x, y)
+
+
 def _relative(distances: Tensor) -> Tensor:
-    """``(B, B)`` -> ``(B, B)``, the mean of those that are not 0 brought to 1."""
+    """Divide distances ``(B, B)`` by the mean of those that are not 0."""
     total = distances.sum()
     return distances * (distances > 0).sum() / total.masked_fill(total == 0, torch.inf)
 
 
 def _cosines(distances: Tensor) -> Tensor:
-    """``(B, B)`` -> ``(B, B, B)``, by the law of cosines; [i, j, k] has its angle at i."""
+    """Return cosines ``(B, B, B)`` of distances ``(B, B)``; [i, j, k] has its angle at i."""
     square = distances.square()
     products = 2 * distances[:, :, None] * distances[:, None, :]
     sides = square[:, :, None] + square[:, None, :] - square

@@ -1,4 +1,4 @@
-"""Everything that can be known to go wrong before a model is built."""
+"""Checks of a run before a model is built: config, data, weights, device and output folder."""
 
 import os
 
@@ -19,13 +19,16 @@ _DEMO = "To see it run without any of this: make demo"
 def check_run(
     cfg: CfgNode, *, eval_only: bool = False, resume: bool = False, teacher: bool = True
 ) -> None:
-    """Check config, data, weights, device and output folder; cheap checks first.
+    """Check a run, cheap checks first.
 
     Args:
+        cfg: the config of the run.
+        eval_only: whether the student is evaluated only.
+        resume: whether a run in the output folder is continued.
         teacher: False where the teacher is still to be trained.
 
     Raises:
-        ConfigError: every problem that was found, each with its remedy.
+        ConfigError: lists all problems that were found, each with its remedy.
     """
     check_meta_architecture(cfg)
     step_dtype(cfg)
@@ -57,7 +60,7 @@ def check_run(
             problems.append(str(error))
     problems += _check_min_ap(cfg) if distilling else []
     for path, what in wanted:
-        # With the data missing there is no point in a download; a local path costs nothing.
+        # After another problem nothing is downloaded, but local files are still checked.
         if path and not (problems and "://" in path):
             try:
                 fetch(path, what)
@@ -71,10 +74,10 @@ def check_run(
 
 
 def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
-    """An output folder holds one run: a second one neither mixes with it nor overwrites it.
+    """Check that a new run neither mixes with another one in its output folder nor overwrites it.
 
     Raises:
-        ConfigError: a run is there and this is no resume, or it is a resume of another model.
+        ConfigError: the folder holds a run that is not resumed, or one of another model.
     """
     folder = cfg.OUTPUT_DIR
     _check_writable(folder)
@@ -88,7 +91,7 @@ def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
                 f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, or set "
                 "another OUTPUT_DIR"
             )
-        # A start that failed leaves its config and its log; a config alone is somebody's own.
+        # A start that failed leaves its config and its log; a config alone is a file of the user.
         own = [name for name in ("config.yaml", "student.yaml") if _has(folder, name)]
         if own and not _has(folder, "log.txt"):
             raise ConfigError(
@@ -111,7 +114,7 @@ def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
 
 
 def check_meta_architecture(cfg: CfgNode) -> None:
-    """Raise ConfigError for an architecture that is not registered, or terms that are ignored."""
+    """Raise ConfigError for an architecture that is not registered, or one that ignores terms."""
     key, name = "MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE
     if name != META_ARCHITECTURE and cfg.MODEL.PCKA.TERMS and cfg.MODEL.PCKA.LOSS_WEIGHT:
         raise ConfigError(

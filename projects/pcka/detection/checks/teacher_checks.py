@@ -1,4 +1,4 @@
-"""A built teacher, checked before it teaches: the images it expects, and its AP."""
+"""Checks of a built teacher before training starts: the images it expects, and its AP."""
 
 import logging
 import os
@@ -22,7 +22,8 @@ from pcka.detection.modeling.teacher import FrozenTeacher
 
 logger = logging.getLogger(__name__)
 
-# Of ImageNet, RGB from 0 to 255. Means of older Caffe weights are up to 1 lower.
+# ImageNet's constants with tolerances, RGB from 0 to 255. Older Caffe weights have means that are
+# up to 1 lower.
 _KNOWN = {
     "PIXEL_MEAN": (np.array([123.675, 116.28, 103.53]), 1.5),
     "PIXEL_STD": (np.array([58.395, 57.12, 57.375]), 0.2),
@@ -31,9 +32,11 @@ _IMAGES = 8
 
 
 def check_pixels(teacher: FrozenTeacher, cfg: CfgNode, dicts) -> list[str]:
-    """Log a warning for pixel statistics that do not look right, and return them all.
+    """Log and return warnings about pixel statistics that do not look right.
 
     Args:
+        teacher: the built teacher.
+        cfg: the config of the run.
         dicts: training images as detectron2's dictionaries; a few of them are read.
     """
     mean, std = (x.flatten().cpu().numpy() for x in teacher.pixel_statistics)
@@ -49,7 +52,7 @@ def check_pixels(teacher: FrozenTeacher, cfg: CfgNode, dicts) -> list[str]:
 
 
 def constants_warnings(mean: np.ndarray, std: np.ndarray, input_format: str) -> list[str]:
-    """ImageNet's constants in the order of the other INPUT.FORMAT, or for images from 0 to 1.
+    """Warn of ImageNet's constants in the other channel order, or for images from 0 to 1.
 
     Args:
         mean, std: ``(3,)``, in the order of ``input_format``.
@@ -78,13 +81,13 @@ def constants_warnings(mean: np.ndarray, std: np.ndarray, input_format: str) -> 
 
 
 def statistics_warnings(images: list[np.ndarray], mean: np.ndarray, std: np.ndarray) -> list[str]:
-    """Normalised images that are far from mean 0 and std 1.
+    """Warn of images whose normalised pixels are far from mean 0 and std 1.
 
     Args:
         images: ``(H, W, C)`` in the order of ``mean``.
         mean, std: ``(C,)``.
     """
-    # Caffe's convention leaves the std to the first layer.
+    # In Caffe's convention the first layer divides by the std.
     unit = std * _KNOWN["PIXEL_STD"][0].mean() if (std == 1).all() and mean.max() > 1 else std
     pixels = np.concatenate([image.reshape(-1, image.shape[-1]) for image in images])
     normalised = (pixels.astype(np.float32) - mean) / unit
@@ -101,21 +104,21 @@ def statistics_warnings(images: list[np.ndarray], mean: np.ndarray, std: np.ndar
 def check_ap(teacher: FrozenTeacher, cfg: CfgNode, device: torch.device) -> float:
     """Measure the whole teacher on the first images of DATASETS.TEST[0].
 
-    Images are those of the student's evaluation, in the teacher's channel order. The random state
-    is left as it was.
+    It reads the images of the student's evaluation, in its own channel order. The random state is
+    left unchanged.
 
     Returns:
         The box AP in percent.
 
     Raises:
-        ConfigError: below MODEL.PCKA.TEACHER.MIN_AP, or a teacher that cannot detect there.
+        ConfigError: an AP below MODEL.PCKA.TEACHER.MIN_AP, or a teacher that cannot detect there.
     """
     options, name = cfg.MODEL.PCKA.TEACHER, cfg.DATASETS.TEST[0]
     off = "or set MODEL.PCKA.TEACHER.MIN_AP to 0"
     if teacher.missing_heads:
         raise ConfigError(
-            f"MODEL.PCKA.TEACHER.MIN_AP needs the teacher's heads, but its weights fill "
-            f"{len(teacher.missing_heads)} entries of them not, such as "
+            f"MODEL.PCKA.TEACHER.MIN_AP needs the teacher's heads, but its weights "
+            f"leave {len(teacher.missing_heads)} entries of them unfilled, such as "
             f"{teacher.missing_heads[0]}: give the whole detector's weights, {off}"
         )
     dicts = DatasetCatalog.get(name)[: options.MIN_AP_IMAGES]
@@ -144,7 +147,7 @@ def check_ap(teacher: FrozenTeacher, cfg: CfgNode, device: torch.device) -> floa
         set_random_state(state)
     ap = comm.all_gather(results)[0]["bbox"]["AP"]
     logger.info(f"the teacher's box AP on the first {len(dicts)} images of {name}: {ap:.2f}")
-    if not ap >= options.MIN_AP:  # NaN, if these images hold no object, is no pass either
+    if not ap >= options.MIN_AP:  # NaN, where these images hold no object, fails as well
         raise ConfigError(
             f"the teacher has a box AP of {ap:.2f} on the first {len(dicts)} images of {name}, "
             f"below MODEL.PCKA.TEACHER.MIN_AP {options.MIN_AP}. Likely causes: weights of another "

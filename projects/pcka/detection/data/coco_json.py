@@ -1,4 +1,4 @@
-"""The user's own COCO-format data, registered and checked from the config alone."""
+"""The user's own COCO-format data, registered and checked from the config."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
 _EXIF_ORIENTATION = 0x0112
-# Where one-stage detectors keep their number of classes; the others in ROI_HEADS.
+# Keys of the number of classes in one-stage detectors; the others have it in ROI_HEADS.
 _NUM_CLASSES_KEYS = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "FCOS": "MODEL.FCOS.NUM_CLASSES"}
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
 
 
 def register_coco_json(cfg: CfgNode) -> None:
-    """Register every entry of DATASETS.COCO_JSON; idempotent.
+    """Register every entry of DATASETS.COCO_JSON that is not registered yet.
 
     Raises:
         ConfigError: an entry without NAME, JSON and IMAGES, or a name taken by other files.
@@ -40,7 +40,7 @@ def register_coco_json(cfg: CfgNode) -> None:
 
 
 def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
-    """Problems of the data sets ``names``, in words; empty if all are there and fit the model."""
+    """Return the problems of data sets in words; empty if all exist and fit the model."""
     problems = []
     own = {entry["NAME"] for entry in cfg.DATASETS.COCO_JSON}
     categories_of: dict[str, dict] = {}
@@ -83,7 +83,7 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
 
 
 def num_classes_key(cfg: CfgNode) -> str:
-    """The config key that holds the number of classes of this student."""
+    """Return the config key that holds the number of classes of this student."""
     name = cfg.MODEL.META_ARCHITECTURE
     if name == META_ARCHITECTURE:
         name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
@@ -91,6 +91,7 @@ def num_classes_key(cfg: CfgNode) -> str:
 
 
 def num_classes(cfg: CfgNode) -> int:
+    """Return the number of classes of this student."""
     _, head, key = num_classes_key(cfg).split(".")
     return cfg.MODEL[head][key]
 
@@ -98,10 +99,12 @@ def num_classes(cfg: CfgNode) -> int:
 def check_coco_json(
     json_file: str, images: str, *, evaluated: bool = True, masks: bool = False
 ) -> tuple[list[str], dict]:
-    """Problems of one COCO annotation file, and its categories by id (empty if unreadable).
+    """Return the problems of one COCO file, and its categories by id (empty if unreadable).
 
     Args:
-        evaluated: whether it is evaluated on, which needs more of it than training does.
+        json_file: the annotations.
+        images: the folder of the images.
+        evaluated: whether it is evaluated on, which takes more than training does.
         masks: whether the model learns masks.
     """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
@@ -179,10 +182,9 @@ def _check_content(content: dict, images: str, evaluated: bool, masks: bool) -> 
     )
     report(
         "box(es) without area (annotation ids)",
-        [a["id"] for a in annotations
-         if len(a["bbox"]) != 4 or not (a["bbox"][2] > 0 and a["bbox"][3] > 0)],
+        [a["id"] for a in annotations if not _has_area(a["bbox"])],
         "boxes are [x, y, width, height] in pixels, width and height above 0",
-    )  # fmt: skip
+    )
     if masks:
         report(
             "annotation(s) without segmentation (annotation ids)",
@@ -195,22 +197,26 @@ def _check_content(content: dict, images: str, evaluated: bool, masks: bool) -> 
             [a["id"] for a in annotations if "area" not in a or "iscrowd" not in a],
             "COCO evaluation needs both: width times height, and 0",
         )
-        # pycocotools takes the id 0 for "no match".
+        # pycocotools reads the id 0 as "no match".
         report("annotation id(s) 0", [0 for a in annotations if a["id"] == 0], "start ids at 1")
     if all(a.get("iscrowd") for a in annotations):
         problems.append("no annotations at all (but crowds): nothing to learn or to measure")
     return problems
 
 
+def _has_area(box: list) -> bool:
+    return len(box) == 4 and box[2] > 0 and box[3] > 0
+
+
 def _outside(annotation: dict, sizes: dict) -> bool:
-    """Whether a box has no pixel in its image, or is no number."""
+    """Return whether a box has no pixel in its image, or is not a number."""
     x, y, w, h = annotation["bbox"]
     width, height = sizes[annotation["image_id"]]
     return not (x < width and y < height and x + w > 0 and y + h > 0)
 
 
 def _image_size(path: str) -> str:
-    """``HxW`` as detectron2 will read it, from the file's header alone; "" if unreadable."""
+    """Return ``HxW`` as detectron2 will read it, from the file's header; "" if unreadable."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -221,13 +227,13 @@ def _image_size(path: str) -> str:
 
 
 def _missing_builtin(name: str, json_file: str | None, images: str | None) -> str:
-    """Why a data set of detectron2's own list is not usable, or ""."""
+    """Return why a data set of detectron2's own list is not usable, or ""."""
     absent = [
         path
         for path, there in ((json_file, os.path.isfile), (images, os.path.isdir))
         if path and not there(path)
     ]
-    if not absent or name.startswith("digits_"):  # digits are made on first use
+    if not absent or name.startswith("digits_"):  # the digits are made on first use
         return ""
     root = os.path.abspath(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
     source = (

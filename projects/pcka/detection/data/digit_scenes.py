@@ -11,25 +11,26 @@ from PIL import Image
 CANVAS = 128
 DIGITS_PER_SCENE = (3, 8)
 DIGIT_HEIGHT = (14, 40)
-OVERLAP = 0.1  # of the smaller box, at most
+OVERLAP = 0.1  # the largest share of the smaller box that another may cover
 CONTRAST = (45, 130)  # grey levels by which ink is lighter than the background under it
-INK = 64  # an opacity, 0 to 255: from here on a pixel belongs to the digit and its box
+INK = 64  # opacity, 0 to 255, from which a pixel belongs to the digit and its box
 _MARGIN = 2  # pixels around the box into which the soft edge of a digit may reach
-_ZOOM = 16  # the scans are enlarged once; the digits of the scenes are reductions of that
-_PAD = 2  # empty scan pixels around a scan, for the same soft edge
+_ZOOM = 16  # the scans are enlarged once by this factor, and reduced for each scene
+_PAD = 2  # empty pixels added around a scan, for the same soft edge
 _TRIES = 100
 
 
 class Glyph(NamedTuple):
-    """A scan, enlarged."""
+    """An enlarged scan."""
 
     opacity: Image.Image  # mode "L"
     ink: tuple[int, int, int, int]  # left, top, right, bottom of its ink
 
 
 def load_glyphs() -> tuple[list[Glyph], np.ndarray]:
-    """scikit-learn's scans, enlarged and with crisper strokes, and their classes ``(N,)``."""
-    from sklearn.datasets import load_digits  # slow to import, and needed only once
+    """Return scikit-learn's scans, enlarged and sharpened, and their classes, ``(N,)``."""
+    # Imported lazily: slow to import, and needed only once.
+    from sklearn.datasets import load_digits
 
     scans, labels = load_digits(return_X_y=True)
     scans = np.minimum(scans.reshape(-1, 8, 8) * 16, 255).astype(np.uint8)  # 0..16 -> 0..255
@@ -41,7 +42,9 @@ def load_glyphs() -> tuple[list[Glyph], np.ndarray]:
     for scan in scans:
         # Pillow resizes mode "L" in integers: the same pixels on every machine.
         opacity = Image.fromarray(scan).resize(size, Image.Resampling.BICUBIC).point(crisp)
-        glyphs.append(Glyph(opacity, opacity.point(ink).getbbox()))
+        box = opacity.point(ink).getbbox()
+        assert box is not None  # every scan has ink
+        glyphs.append(Glyph(opacity, box))
     return glyphs, labels
 
 
@@ -57,7 +60,7 @@ def make_scene(
     Returns:
         The image ``(S, S)``, uint8, and per digit its scan and its box: x, y, width, height.
     """
-    side = CANVAS + 2 * _MARGIN  # the soft edge of a digit at the border falls into the margin
+    side = CANVAS + 2 * _MARGIN  # the margin takes the soft edge of a digit at the border
     canvas = np.full((side, side), rng.uniform(40, 120))
     for cells, strength in ((4, 40), (10, 22)):  # lighting, then blotches as large as the digits
         grid = Image.fromarray(rng.randint(0, 256, (cells, cells)).astype(np.uint8))
@@ -86,7 +89,7 @@ def make_scene(
 
 
 def _draw(glyph: Glyph, height: int) -> np.ndarray:
-    """A glyph reduced to ``height`` pixels of ink: opacities ``(H + 2 margin, W + 2 margin)``."""
+    """Return a glyph with ``height`` pixels of ink: opacities ``(H + 2 margin, W + 2 margin)``."""
     left, top, right, bottom = glyph.ink
     scale = (bottom - top) / height
     width = max(1, round((right - left) / scale))
@@ -97,12 +100,12 @@ def _draw(glyph: Glyph, height: int) -> np.ndarray:
 
 
 def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Intersection of two xywh boxes over the smaller one's area."""
+    """Return the intersection of two xywh boxes over the area of the smaller one."""
     w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(w, 0) * max(h, 0) / min(a[2] * a[3], b[2] * b[3])
 
 
 def seeded_rng(*key: int) -> np.random.RandomState:
-    """Random numbers of their own for every key. RandomState: its streams are frozen for good."""
+    """Return a generator for a key; numpy has promised never to change RandomState's streams."""
     return np.random.RandomState([20240111, *key])

@@ -1,16 +1,17 @@
 """Digits scenes: a detection data set in COCO format that needs no download.
 
 Every scene holds 3 to 8 handwritten digits, 14 to 40 pixels high, lighter than the clutter and
-noise they stand on. The digits are the 1,797 scans of 8x8 pixels that come with scikit-learn. They
-are split *by scan*, so that no scan appears in two sets:
+noise they stand on. The digits are the 1,797 scans of 8x8 pixels that come with scikit-learn, split
+*by scan*, so that no scan appears in two sets:
 
 ``digits_train``  1,200 scenes, 70 % of the scans.
 ``digits_tune``     200 scenes, 10 %. Choose weights, schedules and checkpoints on these, so that
-                    a reported figure never rests on images that took part in a choice.
-``digits_val``      200 scenes, 20 %. For the figures that are reported, and nothing else.
+                    no reported figure rests on images that took part in a choice.
+``digits_val``      200 scenes, 20 %. Only for the figures that are reported.
 
 The files lie in ``$DETECTRON2_DATASETS/digits_scenes`` (``datasets/digits_scenes`` by default) and
-are made when one of the sets is first asked for: a few seconds, the same bytes every time.
+are made when one of the sets is first asked for. That takes a few seconds and gives the same bytes
+every time.
 """
 
 import json
@@ -31,13 +32,13 @@ from .digit_scenes import CANVAS, load_glyphs, make_scene, seeded_rng
 SCENES = {"train": 1200, "tune": 200, "val": 200}
 SCAN_SHARE = {"train": 0.7, "tune": 0.1, "val": 0.2}
 CLASSES = [str(digit) for digit in range(10)]
-RECIPE = 1  # raise it with any change that alters a pixel or a box
+RECIPE = 1  # to be raised with any change that alters a pixel or a box
 
 logger = logging.getLogger(__name__)
 
 
 def register_digits() -> None:
-    """Enter the three sets in detectron2's catalogs; nothing is made yet. Harmless to repeat."""
+    """Register the three sets in detectron2's catalogs, once; no file is made yet."""
     folder = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute()
     for split in SCENES:
         name = f"digits_{split}"
@@ -112,7 +113,7 @@ def _make(path: Path, about: dict, glyphs: list, labels: np.ndarray, scans: dict
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".digits_scenes-", dir=path.parent))
     try:
-        # One level down: mkdtemp's own folder is closed to other users.
+        # Use a folder inside, because mkdtemp makes its own unreadable for other users.
         fresh = temporary / path.name
         fresh.mkdir()
         for number, (split, count) in enumerate(about["scenes"].items(), start=1):
@@ -121,7 +122,7 @@ def _make(path: Path, about: dict, glyphs: list, labels: np.ndarray, scans: dict
         try:
             fresh.rename(path)
         except OSError:
-            if not path.exists():  # else another process was faster, with the same bytes
+            if not path.exists():  # otherwise another process made the same bytes first
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -130,21 +131,22 @@ def _make(path: Path, about: dict, glyphs: list, labels: np.ndarray, scans: dict
 def _write_split(
     folder: Path, split: str, count: int, number: int, glyphs: list, labels: np.ndarray, scans
 ) -> None:
-    """Write the scenes of one split and their COCO json. ``scan`` is there to audit the split."""
-    images, annotations = [], []
+    """Write the scenes of one split and their COCO json; its ``scan`` keys allow an audit."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     json_file, image_root = _locations(folder, split)
     os.mkdir(image_root)
     for index in range(count):
         pixels, placed = make_scene(glyphs, scans, seeded_rng(number, index))
         name, image_id = f"{index:06d}.png", index + 1
         picture = Image.fromarray(pixels).convert("RGB")
-        # Noise does not compress: a higher level takes 4 s more and saves nothing.
+        # Noise does not compress: a higher level would take 4 s more and save nothing.
         picture.save(os.path.join(image_root, name), compress_level=1)
         images.append({"id": image_id, "file_name": name, "height": CANVAS, "width": CANVAS})
         for scan, box in placed:
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # COCOeval takes an id of 0 for "no match"
+                    "id": len(annotations) + 1,  # COCOeval reads an id of 0 as "no match"
                     "image_id": image_id,
                     "category_id": int(labels[scan]) + 1,
                     "bbox": [float(v) for v in box],
@@ -172,10 +174,10 @@ def _check(path: Path, about: dict) -> None:
 
 
 def _load(name: str, root: Path, split: str) -> list[dict]:
-    """The catalog's entry: detectron2's dataset dicts of one split."""
+    """Return detectron2's dataset dicts of one split, for the catalog."""
     return load_coco_json(*_locations(ensure_digits(root), split), name)
 
 
 def _locations(path: Path, split: str) -> tuple[str, str]:
-    """The json file and the image folder of one split."""
+    """Return the json file and the image folder of one split."""
     return str(path / f"{split}.json"), str(path / split)

@@ -1,6 +1,7 @@
-"""Checkpoints of a training: the plain student's weights, and beside them what resuming needs."""
+"""Checkpoints of a run: the weights of the plain student, and beside them what resuming needs."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +19,13 @@ class StudentCheckpointer(SafeCheckpointer):
     """Saves and loads the student of a distilled detector as the plain detector that it is.
 
     ``model`` in a checkpoint holds the student's state dict, as plain detectron2 would write it,
-    and ``distill`` the adapters. All tensors are saved on the CPU, whole or not at all.
+    and ``distill`` the adapters. A file is written whole or not at all, with its tensors on the
+    CPU.
 
     Args:
         model: a :class:`DistilledDetector`, or any detector.
         save_dir: folder of the checkpoints.
-        checkpointables: what else has a state; see fvcore's ``Checkpointer``.
+        checkpointables: other objects with a state; see fvcore's ``Checkpointer``.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", **checkpointables: Any):
@@ -47,7 +49,7 @@ class StudentCheckpointer(SafeCheckpointer):
         self.tag_last_checkpoint(file)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the last checkpoint in a file that is whole or as it was."""
+        """Write the file that names the last checkpoint."""
         write_text(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -66,9 +68,9 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, Mapping):
-        copy = type(value)((key, _on_cpu(entry)) for key, entry in value.items())
+        copy = OrderedDict((key, _on_cpu(entry)) for key, entry in value.items())
         if hasattr(value, "_metadata"):
-            copy._metadata = value._metadata
+            copy._metadata = value._metadata  # type: ignore[attr-defined]
         return copy
     if type(value) in (list, tuple):
         return type(value)(_on_cpu(entry) for entry in value)

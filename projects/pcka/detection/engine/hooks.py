@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class TeacherCheckHook(HookBase):
-    """Checks the teacher's images and AP before the first step; a resumed run has passed."""
+    """Checks the teacher's pixel statistics and AP before the first step.
+
+    A resumed run has passed these checks already.
+    """
 
     def before_train(self) -> None:
         trainer = self.trainer
@@ -35,9 +38,9 @@ class TeacherCheckHook(HookBase):
 
 
 class UnusedParametersHook(HookBase):
-    """Stops several processes after a step in which no loss reached some parameter, by its name.
+    """Stops a run of several processes in which no loss reaches some parameter, and names it.
 
-    DistributedDataParallel would stop in the next, with numbers.
+    DistributedDataParallel itself would stop one step later, with numbers instead of names.
     """
 
     def after_step(self) -> None:
@@ -55,13 +58,13 @@ class UnusedParametersHook(HookBase):
 
 
 class RandomStateHook(HookBase):
-    """Carries random states and the position in the training data through a checkpoint."""
+    """Saves random states and the position in the training data in a checkpoint."""
 
     def __init__(self):
         self._loaded = self._processes = None
 
     def after_step(self) -> None:
-        # Process 0 alone writes a checkpoint, so the others have to speak before.
+        # Only rank 0 saves, so gather every rank's state first.
         done, period = self.trainer.iter + 1, self.trainer.cfg.SOLVER.CHECKPOINT_PERIOD
         if done % period == 0 or done == self.trainer.max_iter:
             self._processes = comm.all_gather(self._own_state())
@@ -69,7 +72,7 @@ class RandomStateHook(HookBase):
     def _own_state(self) -> dict:
         return {
             **random_state(),
-            # One-stage detectors keep a running mean of their positives as a bare number.
+            # One-stage detectors keep a running mean of their positives as a plain float.
             "student_numbers": {
                 key: value
                 for key, value in vars(unwrapped(self.trainer.model).student).items()
@@ -102,7 +105,7 @@ class RandomStateHook(HookBase):
         else:
             logger.warning(
                 f"the checkpoint is of {len(states)} process(es), this run has "
-                f"{comm.get_world_size()}: it goes on, but not exactly as it would have"
+                f"{comm.get_world_size()}: it continues, but not exactly as the first would have"
             )
         numbers = states[rank % len(states)]["student_numbers"]
         vars(unwrapped(trainer.model).student).update(numbers)
@@ -110,8 +113,7 @@ class RandomStateHook(HookBase):
 
 
 class SummaryHook(HookBase):
-    """Writes ``summary.json`` (AP, parameters, seconds, ...), what it ran on, and the student's
-    plain config."""
+    """Writes the student's plain config, the environment and ``summary.json`` (AP, seconds)."""
 
     def before_train(self) -> None:
         self._start = time.perf_counter()
@@ -123,7 +125,7 @@ class SummaryHook(HookBase):
         trainer = self.trainer
         path = os.path.join(trainer.cfg.OUTPUT_DIR, "summary.json")
         resumed_at_the_end = trainer.start_iter >= trainer.max_iter and os.path.exists(path)
-        # Stopped early, or finished before and resumed: those figures stand.
+        # A run that stopped early has no results, and one that was finished before keeps its own.
         if trainer.iter < trainer.max_iter or resumed_at_the_end:
             return
         model = unwrapped(trainer.model)
@@ -142,7 +144,7 @@ class SummaryHook(HookBase):
 
 
 def _json_values(results: dict) -> dict:
-    """Results with None for NaN (no object of that size), which JSON does not have."""
+    """Replace NaN (no object of that size), which JSON does not have, by None."""
     return {
         key: _json_values(value) if isinstance(value, dict) else None if value != value else value
         for key, value in results.items()

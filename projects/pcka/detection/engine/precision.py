@@ -12,7 +12,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def step_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """Of autocast by SOLVER.AMP; None where it is off.
+    """Return the type that SOLVER.AMP asks of autocast; None where it is off.
 
     Raises:
         ConfigError: an unknown SOLVER.AMP.DTYPE.
@@ -27,16 +27,16 @@ def step_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 class MixedPrecisionTrainer(SimpleTrainer):
-    """detectron2's ``AMPTrainer`` for either type and device; its checkpoints are alike.
+    """detectron2's ``AMPTrainer`` for either type and device, with checkpoints of the same form.
 
-    Student and teacher run under autocast; weights, optimizer and the distillation losses stay in
-    float32. float16 scales the loss, or small gradients would be 0.
+    Student and teacher run under autocast. Weights, optimizer and the distillation losses stay in
+    float32. In float16 the loss is scaled, because small gradients would become 0.
     """
 
     def __init__(self, model, data_loader, optimizer, *, dtype: torch.dtype):
         """
         Args:
-            model: on one device, in DistributedDataParallel or not.
+            model: a model on one device, in DistributedDataParallel or not.
             data_loader, optimizer: see ``SimpleTrainer``.
             dtype: ``torch.float16`` or ``torch.bfloat16``.
         """
@@ -55,8 +55,8 @@ class MixedPrecisionTrainer(SimpleTrainer):
         self.grad_scaler.scale(sum(losses.values())).backward()
         self.after_backward()
         self._write_metrics(losses, data_time)
-        # Divides by the scale first, so that SOLVER.CLIP_GRADIENTS, inside the optimizer's step,
-        # sees the gradients themselves. A step that overflowed is left out.
+        # The scaler divides the gradients by the scale before the optimizer's step, which is where
+        # SOLVER.CLIP_GRADIENTS clips. It skips a step whose gradients overflowed.
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
@@ -65,5 +65,6 @@ class MixedPrecisionTrainer(SimpleTrainer):
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        if self.grad_scaler.is_enabled() and state.get("grad_scaler"):  # may come of another type
+        # A run in bfloat16 saves an empty state.
+        if self.grad_scaler.is_enabled() and state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])

@@ -1,8 +1,10 @@
-"""How a run becomes several processes, and how these share one model."""
+"""Several processes of one run: starting them, and sharing the model between them."""
 
 import os
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,13 +20,13 @@ from pcka.detection.config import ConfigError
 def run_processes(main: Callable[[Namespace], object], args: Namespace, device: str) -> None:
     """Run ``main(args)`` in every process of the run.
 
-    Under torchrun these are there already, and this one joins them; else detectron2's ``launch``
-    starts ``args.num_gpus`` of them, or none for one. They talk by NCCL on GPUs, by gloo on CPU. If
-    one of them dies, the launcher stops the others.
+    Under torchrun the processes exist already, and this one joins them. Otherwise detectron2's
+    ``launch`` starts ``args.num_gpus`` processes, or runs ``main`` here if that is 1. They
+    communicate by NCCL on GPUs and by gloo on CPU. If one dies, the launcher stops the others.
 
     Args:
-        main: importable by its name; its result is dropped.
-        args: of detectron2's ``default_argument_parser``.
+        main: a function that can be imported by its name; its result is dropped.
+        args: from detectron2's ``default_argument_parser``.
         device: MODEL.DEVICE.
     """
     if dist.is_torchelastic_launched():
@@ -37,7 +39,8 @@ def run_processes(main: Callable[[Namespace], object], args: Namespace, device: 
         dist.destroy_process_group()
         return
     if device == "cpu" and args.num_gpus * args.num_machines > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else launch would take NCCL where it sees a GPU
+        # detectron2's launch chooses NCCL wherever it sees a GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     launch(
         main,
         args.num_gpus,
@@ -49,7 +52,7 @@ def run_processes(main: Callable[[Namespace], object], args: Namespace, device: 
 
 
 def machine_and_turn(args: Namespace) -> tuple[int, int]:
-    """Number of this machine, and of this process on it before ``run_processes``."""
+    """Return the number of this machine, and that of this process on it, before the launch."""
     if dist.is_torchelastic_launched():
         return int(os.environ["GROUP_RANK"]), int(os.environ["LOCAL_RANK"])
     return args.machine_rank, 0
@@ -59,8 +62,8 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
     """Check the number of processes before any is started.
 
     Raises:
-        ConfigError: more processes than GPUs, a batch that they cannot share, or arguments of
-            ``launch`` under torchrun.
+        ConfigError: more processes than GPUs, a batch that they cannot share, or ``--num-gpus``
+            under torchrun.
     """
     if dist.is_torchelastic_launched():
         if args.num_gpus > 1 or args.num_machines > 1:
@@ -83,39 +86,42 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
     share = cfg.SOLVER.REFERENCE_WORLD_SIZE or world
     if not args.eval_only and (batch < share or batch % share):
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH {batch} is that of all processes together and does not divide "
-            f"among {share}: take a multiple of {share}"
+            f"SOLVER.IMS_PER_BATCH {batch} is the batch of all processes together and does not "
+            f"divide among {share}: take a multiple of {share}"
         )
 
 
 def share_model(model: nn.Module) -> nn.Module:
-    """The model in DistributedDataParallel; itself in a run of one process.
+    """Wrap the model in DistributedDataParallel; return it as it is in a run of one process.
 
     Raises:
-        ConfigError: SyncBN on CPU, which torch has on GPUs alone.
+        ConfigError: SyncBN on CPU, which torch has on GPUs only.
     """
     if comm.get_world_size() == 1:
         return model
-    if next(model.parameters()).device.type != "cpu":
-        return create_ddp_model(model, broadcast_buffers=False)
+    on_cpu = next(model.parameters()).device.type == "cpu"
     synced = [name for name, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)]
-    if synced:
+    if on_cpu and synced:
         raise ConfigError(
             f"{len(synced)} layers, such as {synced[0]}, are SyncBN, which torch has for GPUs "
-            "alone: set their NORM (MODEL.RESNETS.NORM, ...) to naiveSyncBN, detectron2's own"
+            "only: set their NORM (MODEL.RESNETS.NORM, ...) to naiveSyncBN, detectron2's own"
         )
-    return create_ddp_model(model, broadcast_buffers=False, device_ids=None)
+    with warnings.catch_warnings():
+        # Newer torch has another argument for it, which older torch does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        devices = {"device_ids": None} if on_cpu else {}  # detectron2 would name a GPU
+        return create_ddp_model(model, broadcast_buffers=False, **devices)
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all processes the batch statistics of process 0, which are those that are saved."""
+    """Give all processes the batch statistics of process 0, which are the ones that are saved."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, or itself."""
+def unwrapped(model: nn.Module) -> Any:
+    """Return the model inside DistributedDataParallel, or the model itself."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.module
     return model

@@ -1,4 +1,4 @@
-"""A stream of training images that can be taken up again where it stopped.
+"""A stream of training images that a resumed run continues where it stopped.
 
 detectron2's loader starts from the first image after a resume, and draws augmentations from
 worker processes whose random state no checkpoint holds. Here every draw is a function of
@@ -22,11 +22,11 @@ class TrainingStream(IterableDataset):
     Args:
         dicts: data set dictionaries in detectron2's format.
         mapper: dictionary -> training sample; its random draws are seeded per sample.
-        seed: of shuffling and augmentation; equal on all processes.
+        seed: determines shuffling and augmentation; equal on all processes.
         batch_size: images per process and step.
-        group_by_aspect: whether the loader batches wide and tall images apart, which decides
-            what a number of steps has consumed.
-        skip_steps: training steps already done.
+        group_by_aspect: whether the loader batches wide and tall images apart, on which depends
+            how many images a number of steps has consumed.
+        skip_steps: training steps that are done already.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class TrainingStream(IterableDataset):
         self.mapper = mapper
         self.seed = seed
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
-        # Without grouping a worker makes whole batches; with it, the loader takes single samples.
+        # With grouping, workers deliver single samples; without it, whole batches.
         self._chunk = 1 if group_by_aspect else batch_size
         self._waiting, self._start = self._replay(skip_steps, batch_size, group_by_aspect)
 
     def positions(self) -> Iterator[tuple[int, int]]:
-        """``(position, index)`` of this process's share of the stream, from the beginning."""
+        """Yield ``(position, index)`` of this process's share of the stream, from the beginning."""
         shuffle = torch.Generator()
         shuffle.manual_seed(self.seed)
         epochs = (torch.randperm(len(self.sizes), generator=shuffle).tolist() for _ in iter(int, 1))
@@ -59,7 +59,7 @@ class TrainingStream(IterableDataset):
     def _replay(
         self, steps: int, batch_size: int, group_by_aspect: bool
     ) -> tuple[list[tuple[int, int]], int]:
-        """What ``steps`` steps left waiting in half-full batches, and how much they drew."""
+        """Return what ``steps`` steps left waiting in half-full batches, and how many they drew."""
         if not steps:
             return [], 0
         buckets: tuple[list, list] = ([], [])
@@ -77,10 +77,10 @@ class TrainingStream(IterableDataset):
 
     def __iter__(self) -> Iterator[dict]:
         rest = itertools.islice(self.positions(), self._start, None)
-        worker = get_worker_info()
-        worker, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
         for turn, (position, index) in enumerate(itertools.chain(self._waiting, rest)):
-            # Workers take turns, as the loader asks them, so the order is that of the stream.
+            # The loader asks its workers in turn, so they share the stream in its order.
             if turn // self._chunk % workers != worker:
                 continue
             with _seeded(self.seed, position):
@@ -91,7 +91,7 @@ class TrainingStream(IterableDataset):
 
 
 class _seeded:
-    """Random state as a function of ``(seed, position)`` inside, as it was outside."""
+    """A context with random state derived from ``(seed, position)``, restored afterwards."""
 
     def __init__(self, seed: int, position: int):
         self.seed = np.random.SeedSequence([seed, position]).generate_state(1)[0].item()
@@ -107,18 +107,24 @@ class _seeded:
 
 
 def random_state() -> dict:
-    """State of the CPU generators, as tensors and plain Python so that any loader reads it."""
+    """Return the state of the CPU generators as tensors and plain values, which load safely."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
         "torch": torch.random.default_generator.get_state(),
     }
 
 
 def set_random_state(state: dict) -> None:
-    """Put back what :func:`random_state` gave."""
+    """Restore what :func:`random_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]

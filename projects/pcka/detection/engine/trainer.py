@@ -3,7 +3,10 @@
 import logging
 import os
 import weakref
+from collections.abc import Sequence
+from typing import cast
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetMapper,
@@ -11,14 +14,16 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from pcka.core import DistillTerms
+from pcka.core.losses.base import DistillLoss
 from pcka.detection.config import ConfigError
 from pcka.detection.config_terms import distils
-from pcka.detection.modeling.distilled_detector import DistilledDetector
+from pcka.detection.modeling.features import Detector
 
 from .checkpointer import StudentCheckpointer
 from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
@@ -30,20 +35,24 @@ from .stream import TrainingStream, random_state, set_random_state
 class Trainer(DefaultTrainer):
     """``DefaultTrainer`` for a config with MODEL.PCKA.
 
-    A config without any active term trains exactly as ``DefaultTrainer`` does, detectron2's own
-    loader included. With terms, a run that is killed and resumed ends in the same weights as one
-    that was not (CPU, as many processes as before).
+    A config without any active term trains exactly as ``DefaultTrainer`` does, with detectron2's
+    own loader. With terms, a run that was killed and resumed ends in the same weights as one that
+    was not (on CPU, with the same number of processes).
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, *, hooks: Sequence[HookBase] = ()):
         """
         Args:
-            cfg: of all processes together; with SOLVER.REFERENCE_WORLD_SIZE, of so many.
+            cfg: its batch size is that of all processes together or, with
+                SOLVER.REFERENCE_WORLD_SIZE, of that many.
+            hooks: run before the trainer's own hooks, so that the writers of the same iteration
+                write what they log.
 
         Raises:
-            ConfigError: maps too small for a term, or what several processes cannot train.
+            ConfigError: maps that are too small for a term, or a model that several processes
+                cannot train.
         """
-        # Not DefaultTrainer's own: its DDP wants GPUs, its mixed precision CUDA and float16.
+        # DefaultTrainer.__init__ is left out: its DDP needs GPUs, its mixed precision CUDA.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
@@ -53,7 +62,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         if hasattr(loader, "stream"):
-            check_maps(cfg, model, loader.stream.sizes)
+            check_maps(cfg, model.student, model.distill, loader.stream.sizes)
         parts = share_model(model), loader, optimizer
         self._trainer = (
             SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
@@ -61,14 +70,18 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = StudentCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self.register_hooks(self.build_hooks())
+        self.register_hooks([*hooks, *self.build_hooks()])
 
     @property
     def exact_resume(self) -> bool:
         return hasattr(self.data_loader, "stream")
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As detectron2's; ConfigError where not all processes see the checkpoint."""
+        """Load the last checkpoint or MODEL.WEIGHTS.
+
+        Raises:
+            ConfigError: a checkpoint that not all processes see.
+        """
         super().resume_or_load(resume)
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
@@ -79,7 +92,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None, skip_steps: int = 0):
-        """detectron2's loader; with active terms over a stream that can be taken up again."""
+        """Build detectron2's loader; with active terms, over a stream that a resume continues."""
         if not distils(cfg) or cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
             return super().build_train_loader(cfg)
         dicts = get_detection_dataset_dicts(
@@ -104,7 +117,7 @@ class Trainer(DefaultTrainer):
             total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
-            # Else starting the loader would draw from the model's random numbers.
+            # Without a seed, starting the loader would draw from the model's random numbers.
             seed=stream.seed,
         )
         loader.stream = stream
@@ -113,7 +126,7 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         hooks = super().build_hooks()
         if self.exact_resume:
-            # Before the checkpointer asks for it.
+            # Inserted first so that the states are gathered when the checkpointer saves.
             hooks.insert(0, RandomStateHook())
         if distils(self.cfg):
             hooks.insert(0, TeacherCheckHook())
@@ -121,7 +134,7 @@ class Trainer(DefaultTrainer):
             hooks.insert(0, UnusedParametersHook())
         if not comm.is_main_process():
             return hooks
-        # Last, after the final evaluation.
+        # The summary comes last, because it holds the results of the final evaluation.
         return [*hooks, SummaryHook()]
 
     @classmethod
@@ -132,10 +145,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model, evaluators=None):
-        """As detectron2's, of one model on all processes.
+        """Evaluate the model of process 0 on all processes.
 
-        In a distillation run without a trace in the random state: a resumed run does not repeat
-        the evaluations that the first one made on its way.
+        Distillation runs restore the random state afterwards, because a resumed run does not
+        repeat the evaluations that came before its checkpoint.
         """
         share_buffers(model)
         if not distils(cfg):
@@ -147,28 +160,31 @@ class Trainer(DefaultTrainer):
             set_random_state(state)
 
 
-def check_maps(cfg: CfgNode, model: DistilledDetector, sizes) -> None:
-    """Stop if an image of the data is too small for a term's patches on some level.
+def check_maps(cfg: CfgNode, student: Detector, distill: DistillTerms, sizes: np.ndarray) -> None:
+    """Check that every image of the data is large enough for the terms' patches on all levels.
 
     Args:
+        cfg: the config of the run.
+        student: its backbone knows the padding.
+        distill: the terms.
         sizes: ``(n, 2)`` height and width of the training images in pixels.
 
     Raises:
-        ConfigError: names term, level, image size and remedy.
+        ConfigError: an image that is too small; names term, level, size and remedy.
     """
-    if cfg.INPUT.CROP.ENABLED:  # sizes are only known once a crop is drawn
+    if cfg.INPUT.CROP.ENABLED:  # sizes are not known before a crop is drawn
         return
     short = min(cfg.INPUT.MIN_SIZE_TRAIN)
-    divisor = max(model.student.backbone.size_divisibility, 1)
+    divisor = max(student.backbone.size_divisibility, 1)
     for height, width in sorted({tuple(size) for size in sizes.tolist()}):
         h, w = height, width
         if short > 0:
             h, w = ResizeShortestEdge.get_output_shape(h, w, short, cfg.INPUT.MAX_SIZE_TRAIN)
         h, w = (-(-side // divisor) * divisor for side in (h, w))
-        for key, pair in model.distill.pairings.items():
-            stride = pair.stride
+        for key, pair in distill.pairings.items():
+            stride, loss = pair.stride, cast(DistillLoss, distill.losses[key])
             try:
-                model.distill.losses[key].check_map(-(-h // stride), -(-w // stride))
+                loss.check_map(-(-h // stride), -(-w // stride))
             except ValueError as error:
                 raise ConfigError(
                     f"MODEL.PCKA.TERMS: {key}: an image of {height}x{width} pixels, {h}x{w} in "

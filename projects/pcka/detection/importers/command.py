@@ -12,15 +12,11 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
-warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-
-from pcka.cli import exit_status  # noqa: E402
-from pcka.detection import ConfigError, load_config, student_config  # noqa: E402
-from pcka.detection.importers import (  # noqa: E402
+from pcka.cli import exit_status
+from pcka.detection import ConfigError, load_config, student_config
+from pcka.detection.importers import (
     check_output,
     convert,
     input_settings,
@@ -28,7 +24,7 @@ from pcka.detection.importers import (  # noqa: E402
     settings_to_change,
     write_checkpoint,
 )
-from pcka.detection.modeling.teacher_source import zoo_file  # noqa: E402
+from pcka.detection.modeling.teacher_source import zoo_file
 
 
 def import_weights(args: argparse.Namespace) -> None:

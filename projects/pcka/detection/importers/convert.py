@@ -1,4 +1,4 @@
-"""Another framework's state dict, laid out for the model of a detectron2 config."""
+"""Converting another framework's state dict for the model of a detectron2 config."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,18 +13,26 @@ from pcka.detection.config import ConfigError
 from .inputs import is_version_1, relu_before_p7
 from .names import BOTTOM_UP, MMDETECTION, detectron2_names, framework, reason_unmapped
 
-_BN_EPS = 1e-5  # detectron2's
-# mmdetection's stds of box deltas, one row per stage; its other heads have the first.
+_BN_EPS = 1e-5  # in detectron2
+# mmdetection's stds of box deltas, one row per stage of a cascade; other heads use the first.
 _DELTA_STDS = [(0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)]
 _HEADS_OF_ANCHORS = ("rpn_head.rpn_cls.", "rpn_head.rpn_reg.", "bbox_head.retina_")
 
 
 @dataclass
 class Conversion:
-    """What became of every key, by name.
+    """The converted state, and a report on every key.
 
-    ``problems`` says why the backbone, or the FPN where the file has one, is not whole; heads may
-    stay behind, since a teacher of features runs none.
+    Attributes:
+        source: the framework.
+        state: tensors by detectron2's names.
+        mapped: detectron2's name of each converted key.
+        unmapped: the reason for each key that was left out.
+        wrong_shape: both shapes of each key that does not fit.
+        missing: names of the model that no key filled.
+        problems: why the backbone, or the FPN where the file has one, is not complete. Heads may
+            be missing, since a teacher of features runs none.
+        notes: what else the user should know.
     """
 
     source: str
@@ -37,7 +45,7 @@ class Conversion:
     notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
-        """Every key of both sides, a line each, and the problems last."""
+        """Return one line per key of either side, then notes, problems and a summary."""
         shapes = {name: tuple(self.state[name].shape) for name in self.mapped.values()}
         lines = [f"mapped: {key} -> {name} {shapes[name]}" for key, name in self.mapped.items()]
         lines += [f"unmapped: {key}: {why}" for key, why in self.unmapped.items()]
@@ -58,14 +66,14 @@ def convert(
     """Rename and rearrange ``state`` for the model that ``cfg`` describes.
 
     Args:
-        state: of mmdetection 2.x or 3.x, torchvision (classification, detection) or timm.
+        state: from mmdetection 2.x or 3.x, torchvision (classification, detection) or timm.
         cfg: a plain detectron2 config.
-        meta: of an mmdetection file.
-        bn_eps: of the batch norms the weights were trained with. detectron2 has 1e-5; another
-            value is folded into ``running_var``.
+        meta: an mmdetection file's own description.
+        bn_eps: eps of the batch norms that the weights were trained with. detectron2 has 1e-5;
+            another value is folded into ``running_var``.
 
     Raises:
-        ConfigError: names of no framework that is known here.
+        ConfigError: names that no known framework uses.
     """
     meta = dict(meta or {})
     source = framework(state)
@@ -101,26 +109,23 @@ def convert(
             if name.endswith("running_var") and bn_eps != _BN_EPS:
                 tensor = tensor + (bn_eps - _BN_EPS)
             if tensor.shape == wanted[name].shape:
-                # A copy: a slice would be written with all that it was cut from.
+                # A copy, because saving a slice would write the whole tensor that it is cut from.
                 result.state[name] = tensor.to(wanted[name].dtype, copy=True).contiguous()
                 result.mapped[key] = name
             else:
                 shapes = f"{tuple(tensor.shape)}, {tuple(wanted[name].shape)} in {name}"
                 result.wrong_shape[key] = shapes
-    result.missing = [
-        name
-        for name in wanted
-        if name not in taken and not name.endswith("num_batches_tracked")
-    ]  # fmt: skip
+    absent = [name for name in wanted if name not in taken]
+    result.missing = [name for name in absent if not name.endswith("num_batches_tracked")]
     _judge(result, names, homeless)
     result.notes += _notes(result, meta)
     return result
 
 
 def _rearranged(key: str, name: str, tensor: Tensor, cfg: CfgNode) -> Tensor:
-    """The tensor in detectron2's order of anchors and scale of box deltas."""
+    """Return the tensor in detectron2's order of anchors and scale of box deltas."""
     if key.startswith(_HEADS_OF_ANCHORS):
-        # mmdetection counts sizes within aspect ratios, detectron2 aspect ratios within sizes.
+        # mmdetection's inner loop is over sizes, detectron2's over aspect ratios.
         anchors = cfg.MODEL.ANCHOR_GENERATOR
         sizes, ratios = len(anchors.SIZES[0]), len(anchors.ASPECT_RATIOS[0])
         if len(tensor) % (sizes * ratios) == 0:
@@ -140,7 +145,7 @@ def _rearranged(key: str, name: str, tensor: Tensor, cfg: CfgNode) -> Tensor:
 
 
 def _judge(result: Conversion, names: Mapping, homeless: list[str]) -> None:
-    """Problems of backbone and FPN."""
+    """Collect the problems of backbone and FPN."""
     has_fpn = any("backbone.fpn_" in name for name in names.values())
     part = "backbone and FPN" if has_fpn else "backbone"
 
@@ -165,7 +170,7 @@ def _judge(result: Conversion, names: Mapping, homeless: list[str]) -> None:
 
 
 def _notes(result: Conversion, meta: dict) -> list[str]:
-    """Where equal weights are not an equal function."""
+    """Return notes on where equal weights do not compute the same function."""
     if result.source != MMDETECTION:
         return []
     names = result.mapped.values()

@@ -1,4 +1,4 @@
-"""Which images the weights expect: channel order, mean and std, and the place of the stride."""
+"""Settings that weights expect: channel order, mean, std, and the place of the stride."""
 
 import re
 
@@ -28,10 +28,10 @@ STYLES = {
 
 
 def input_settings(source: str, meta: dict, style: str | None = None) -> dict:
-    """Keys and values of a detectron2 config that go with the weights.
+    """Return the keys and values of a detectron2 config that go with the weights.
 
-    An mmdetection file often holds its config as text; what that says comes first, then
-    ``style``, then ``pytorch``. torchvision and timm are in ``pytorch`` style.
+    An mmdetection file often holds its config as text. What that says has priority over ``style``,
+    which is ``pytorch`` by default. torchvision and timm are in ``pytorch`` style.
 
     Raises:
         ConfigError: a style that the file contradicts.
@@ -53,7 +53,7 @@ def input_settings(source: str, meta: dict, style: str | None = None) -> dict:
 
 
 def settings_to_change(settings: dict, cfg: CfgNode) -> dict:
-    """Those of ``settings`` for which ``cfg`` has other values."""
+    """Return those of ``settings`` for which ``cfg`` has other values."""
     return {
         key: value
         for key, value in settings.items()
@@ -62,20 +62,20 @@ def settings_to_change(settings: dict, cfg: CfgNode) -> dict:
 
 
 def is_version_1(meta: dict) -> bool:
-    """Whether mmdetection 1.x wrote the file, whose heads are of another kind."""
+    """Return whether mmdetection 1.x wrote the file, whose heads are of another kind."""
     return str(meta.get("mmdet_version", "")).startswith(("0.", "1."))
 
 
 def relu_before_p7(meta: dict) -> bool:
-    """Whether the file's config says so; mmdetection's default is none."""
+    """Return whether the file's config puts a ReLU before P7; mmdetection's default has none."""
     return "relu_before_extra_convs=True" in _config_text(meta)
 
 
 def _config_text(meta: dict) -> str:
-    # 2.x calls it config, 3.x cfg.
+    # mmdetection 2.x calls it config, 3.x cfg.
     return str(meta.get("config") or meta.get("cfg") or "")
 
 
 def _only(found: list[str]) -> str:
-    """The one value that all places agree on, or ""."""
+    """Return the one value that all places agree on, or ""."""
     return found[0] if len({re.sub(r"\s", "", value) for value in found}) == 1 else ""

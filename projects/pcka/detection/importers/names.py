@@ -1,7 +1,7 @@
-"""Names of other frameworks' parameters, and what detectron2 calls them.
+"""Names of other frameworks' parameters, and their names in detectron2.
 
-mmdetection 2.x and 3.x, torchvision and timm share the names of a ResNet and differ in what
-stands before it. Heads are renamed where the two parametrisations are the same.
+mmdetection 2.x and 3.x, torchvision and timm share the names of a ResNet and differ in its prefix.
+Heads are renamed where both sides have the same parametrisation.
 """
 
 import re
@@ -18,14 +18,14 @@ _STEM = re.compile(r"(conv|bn)1\.(\w+)")
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)(\d)\.(\w+)")
 _SHORTCUT = re.compile(r"layer(\d)\.(\d+)\.downsample\.([01])\.(\w+)")
 
-# Level and layer of an FPN. Older torchvision has no layer index: the convolution itself.
+# Level and layer of an FPN. Older torchvision has no layer index.
 _FPN = re.compile(
     r"(?:neck\.(?P<kind>lateral|fpn)_convs|backbone\.fpn\.(?P<block>inner|layer)_blocks)"
     r"\.(?P<level>\d+)\.(?:(?P<layer>conv|bn|gn|0|1)\.)?(?P<rest>\w+)"
 )
 _EXTRA = re.compile(r"backbone\.fpn\.extra_blocks\.(p[67])\.(\w+)")
 
-# mmdetection's heads. "{0}", "{1}", ... are the groups, "{n}" the first plus one.
+# mmdetection's heads. "{0}", "{1}", ... stand for the groups, "{n}" for the first plus one.
 _HEADS = [
     (r"rpn_head\.rpn_conv\.(\w+)", "proposal_generator.rpn_head.conv.{0}"),
     (r"rpn_head\.rpn_cls\.(\w+)", "proposal_generator.rpn_head.objectness_logits.{0}"),
@@ -42,7 +42,7 @@ _HEADS = [
 _CASCADE = re.compile(r"roi_head\.bbox_head\.(\d)\.(?:shared_fcs\.(\d+)|fc_(cls|reg))\.(\w+)")
 _SUBNET = re.compile(r"bbox_head\.(cls|reg)_convs\.(\d+)\.conv\.(\w+)")
 
-# Why a key stays behind, by framework; the first that matches.
+# Reasons why a key is left out, by framework; the first pattern that matches counts.
 _REASONS = {
     MMDETECTION: [
         (r"roi_head\.mask_head\.\d", "detectron2 has one mask head, mmdetection's cascade three"),
@@ -60,7 +60,7 @@ _REASONS = {
 
 
 def framework(keys: Iterable[str]) -> str | None:
-    """Whose names these are: one of the three above; None if of nobody known."""
+    """Return the framework that uses these names, one of the three above, or None."""
     keys = set(keys)
     for name, prefix in reversed(_RESNET_PREFIX.items()):
         if f"{prefix}conv1.weight" in keys or any(k.startswith(f"{prefix}layer1.") for k in keys):
@@ -69,14 +69,14 @@ def framework(keys: Iterable[str]) -> str | None:
 
 
 def detectron2_names(keys: Iterable[str], source: str) -> dict[str, str]:
-    """detectron2's name of every key that has one there."""
+    """Return detectron2's name of every key that has one there."""
     keys = list(keys)
     laterals = {m["level"] for k in keys if (m := _FPN.fullmatch(k)) and _is_lateral(m)}
-    # FCOS has convolutions of RetinaNet's names, but multiplies boxes by a learnt scale.
+    # FCOS uses RetinaNet's names of convolutions, but multiplies boxes by a learnt scale.
     fcos = any(k.startswith("bbox_head.conv_centerness.") for k in keys)
     names = {}
     for key in keys:
-        # The finest level follows from their number: the coarsest lateral reads C5.
+        # The coarsest lateral reads C5, so the number of laterals gives the finest level.
         name = _resnet_name(key, source) or _fpn_name(key, first_level=6 - len(laterals))
         if name is None and source == MMDETECTION and not (fcos and key.startswith("bbox_head.")):
             name = _head_name(key)
@@ -86,7 +86,7 @@ def detectron2_names(keys: Iterable[str], source: str) -> dict[str, str]:
 
 
 def reason_unmapped(key: str, source: str) -> str:
-    """Why a key has no name in detectron2, in words."""
+    """Return the reason, in words, why a key has no name in detectron2."""
     for pattern, reason in _REASONS[source]:
         if re.match(pattern, key):
             return reason
@@ -94,7 +94,7 @@ def reason_unmapped(key: str, source: str) -> str:
 
 
 def _resnet_name(key: str, source: str) -> str | None:
-    """``layer1.0.bn2.weight`` -> ``backbone.bottom_up.res2.0.conv2.norm.weight``."""
+    """Turn ``layer1.0.bn2.weight`` into ``backbone.bottom_up.res2.0.conv2.norm.weight``."""
     prefix = _RESNET_PREFIX[source]
     if not key.startswith(prefix):
         return None
@@ -130,7 +130,7 @@ def _head_name(key: str) -> str | None:
             return f"roi_heads.box_head.{stage}.fc{int(fc) + 1}.{rest}"
         return f"roi_heads.box_predictor.{stage}.{_PREDICTOR[kind]}.{rest}"
     if m := _SUBNET.fullmatch(key):
-        # A convolution, then its ReLU.
+        # Each convolution is followed by its ReLU, so indices are even.
         return f"head.{'cls' if m[1] == 'cls' else 'bbox'}_subnet.{2 * int(m[2])}.{m[3]}"
     return None
 

@@ -1,5 +1,7 @@
 """The meta-architecture: an unmodified student detector that also learns from a teacher."""
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -12,25 +14,26 @@ from pcka.core.schedules import progress_at
 from pcka.detection.config import ConfigError
 from pcka.detection.config_terms import term_specs
 
-from .features import feature_modules, feature_shapes
+from .features import Detector, feature_modules, feature_shapes
 from .padding import padded_alike
 from .teacher import FrozenTeacher, build_teacher
 
 
 @META_ARCH_REGISTRY.register()
 class DistilledDetector(nn.Module):
-    """Student losses plus distillation losses; in evaluation, just the student.
+    """A student whose losses are its own plus those of distillation.
 
     The student's own ``forward`` runs and its features are read by hooks, so any detectron2
-    detector with a ``backbone`` can be a student. The teacher is not part of the module.
-    ``StudentCheckpointer`` saves the student as the plain detector that it is.
+    detector with a ``backbone`` can be a student. In evaluation only the student runs. The teacher
+    is not part of the module tree. ``StudentCheckpointer`` saves the student as the plain detector
+    that it is.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        student: nn.Module,
+        student: Detector,
         teacher: FrozenTeacher | None = None,
         distill: DistillTerms | None = None,
         max_iter: int | None = None,
@@ -42,15 +45,16 @@ class DistilledDetector(nn.Module):
             student: a detectron2 meta-architecture.
             teacher: None trains the student alone.
             distill: the terms between the two, given with the teacher.
-            max_iter: iterations of the whole run, for the terms' schedules; None: their weights
-                stay as they are.
+            max_iter: iterations of the whole run, for the terms' schedules; None keeps the
+                weights of the terms constant.
             mask_padding: leave the padding of the batch out of the losses of maps.
-            gradient_period: iterations between two measurements of ``gradient_ratios``; 0: none.
+            gradient_period: iterations between two measurements of ``gradient_ratios``; 0 measures
+                none.
         """
         super().__init__()
         if (teacher is None) != (distill is None):
             raise ValueError("a teacher and terms come together, or neither does")
-        self.student = student
+        self.student: Detector = student
         self.teacher = teacher
         self.max_iter = max_iter
         self.mask_padding = mask_padding
@@ -90,31 +94,40 @@ class DistilledDetector(nn.Module):
     def device(self) -> torch.device:
         return self.student.device
 
-    def forward(self, batched_inputs: list[dict]):
-        """As the student's: a dict of losses in training, a list of results in evaluation."""
-        if not self.training or self.teacher is None:
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Return a dict of losses in training, and a list of results in evaluation."""
+        if not self.training or self.teacher is None or self.distill is None:
             return self.student(batched_inputs)
         progress = None
         if self.max_iter is not None:
             progress = progress_at(get_event_storage().iter, self.max_iter)
         backbones = (self.student.backbone, self.teacher.model.backbone)
         with padded_alike(*backbones if self.distill.gathers else ()):
-            # First: what its forward takes for a while then does not come on top of the student's.
+            # Run the teacher first: its temporaries are freed before the student's activations are
+            # kept for backward.
             names = {pair.teacher for pair in self.distill.on(progress).values()}
             taught = self.teacher(batched_inputs, self.device, names) if names else {}
             with self.taps.record() as features:
                 losses = self.student(batched_inputs)
             sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
             losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
-        self._watch(losses, features, progress)
+        self._log(losses, features, self.distill, progress)
         return losses
 
-    def _watch(
-        self, losses: dict[str, Tensor], features: dict[str, Tensor], progress: float | None
+    def _log(
+        self,
+        losses: dict[str, Tensor],
+        features: dict[str, Tensor],
+        distill: DistillTerms,
+        progress: float | None,
     ) -> None:
-        """Stop at a loss that is not finite, by name; log CKA, share and pull of every level."""
+        """Log the CKA, the share of the loss and the gradient of every level.
+
+        Raises:
+            FloatingPointError: a loss that is not finite; the message names it.
+        """
         storage = get_event_storage()
-        # One transfer for all of them.
+        # Stacked, all losses come from the device in one transfer.
         stacked = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
         values = dict(zip(losses, stacked, strict=True))
         broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
@@ -124,8 +137,8 @@ class DistilledDetector(nn.Module):
                 "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
                 "(SOLVER.CLIP_GRADIENTS)"
             )
-        distill = self.distill
-        scalars = distill.similarities(values, [progress]) | loss_shares(distill.pairings, values)
+        scalars: dict[str, Any] = distill.similarities(values, [progress])
+        scalars |= loss_shares(distill.pairings, values)
         if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
             scalars |= gradient_ratios(distill.pairings, losses, features)
         storage.put_scalars(**scalars, smoothing_hint=False)

@@ -1,6 +1,6 @@
-"""FCOS from a YAML config; detectron2 ships it as classes for LazyConfig files alone.
+"""FCOS from a YAML config; detectron2 itself offers it to LazyConfig files only.
 
-The network is detectron2's own, parameter names included, so its checkpoints also load into
+The network and its parameter names are detectron2's own, so checkpoints also load into
 ``model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model`` (docs/guide.md).
 """
 
@@ -20,10 +20,9 @@ from .fpn import build_fpn
 class FCOS(meta_arch.FCOS):
     """detectron2's FCOS (Tian et al. 2019, arXiv 1904.01355), configured by ``MODEL.FCOS``.
 
-    Centre sampling, GIoU loss and centreness are as in detectron2, which follows arXiv
-    2006.09214: no scale layer per level, boxes normalised by stride. Reads ``MODEL.FCOS``,
-    ``MODEL.BACKBONE``, ``MODEL.PIXEL_MEAN``, ``MODEL.PIXEL_STD`` and
-    ``TEST.DETECTIONS_PER_IMAGE``.
+    detectron2 follows arXiv 2006.09214: no scale layer per level, and boxes normalised by stride.
+    The config keys are ``MODEL.FCOS``, ``MODEL.BACKBONE``, ``MODEL.PIXEL_MEAN``,
+    ``MODEL.PIXEL_STD`` and ``TEST.DETECTIONS_PER_IMAGE``.
     """
 
     @configurable
@@ -33,7 +32,8 @@ class FCOS(meta_arch.FCOS):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """
+        """Read the arguments from a config.
+
         Raises:
             ConfigError: IN_FEATURES that the backbone does not have.
         """
@@ -72,8 +72,8 @@ class FCOS(meta_arch.FCOS):
 
 @BACKBONE_REGISTRY.register()
 def build_fcos_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """detectron2's ResNet (``MODEL.RESNETS``) with an FPN whose p6 and p7 come from p5.
+    """Build detectron2's ResNet (``MODEL.RESNETS``) with an FPN whose p6 and p7 come from p5.
 
-    ``build_retinanet_resnet_fpn_backbone`` takes them from the last stage instead.
+    detectron2's ``build_retinanet_resnet_fpn_backbone`` computes them from the last stage instead.
     """
     return build_fpn(cfg, build_resnet_backbone(cfg, input_shape), top="p5")

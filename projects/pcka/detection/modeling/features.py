@@ -1,31 +1,42 @@
-"""Which features of a detectron2 detector can be distilled, by name."""
+"""Features of a detectron2 detector that can be distilled, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from pcka.core import FeatureShape
 from pcka.detection.config import ConfigError
 
+# A detectron2 meta-architecture. They share attributes such as ``backbone`` and ``device``, but no
+# base class that declares them.
+Detector = Any
 
-def feature_modules(detector: nn.Module) -> dict[str, nn.Module]:
-    """Modules whose outputs are features: the backbone and, of an FPN, its bottom-up network."""
-    if not isinstance(getattr(detector, "backbone", None), nn.Module):
+
+def feature_modules(detector: Detector) -> dict[str, nn.Module]:
+    """Return the modules whose outputs are features: the backbone and its bottom-up network.
+
+    The backbone comes last, so that its level is kept where both use one name.
+
+    Raises:
+        ConfigError: a detector without a backbone.
+    """
+    backbone = getattr(detector, "backbone", None)
+    if not isinstance(backbone, nn.Module):
         raise ConfigError(
             f"{type(detector).__name__} has no `backbone` whose features could be distilled"
         )
-    modules = {"backbone": detector.backbone}
-    if isinstance(getattr(detector.backbone, "bottom_up", None), nn.Module):
-        # First, so that a level of the FPN wins where both give one name.
-        modules = {"backbone.bottom_up": detector.backbone.bottom_up, **modules}
-    return modules
+    bottom_up = getattr(backbone, "bottom_up", None)
+    if isinstance(bottom_up, nn.Module):
+        return {"backbone.bottom_up": bottom_up, "backbone": backbone}
+    return {"backbone": backbone}
 
 
-def feature_shapes(detector: nn.Module) -> dict[str, FeatureShape]:
-    """Channels and stride of each: FPN levels (``p2`` ...) first, then stages (``res2`` ...)."""
+def feature_shapes(detector: Detector) -> dict[str, FeatureShape]:
+    """Return channels and strides: FPN levels (``p2`` ...) first, then stages (``res2`` ...)."""
     shapes: dict[str, FeatureShape] = {}
     for module in reversed(feature_modules(detector).values()):
-        output: Mapping = module.output_shape() if hasattr(module, "output_shape") else {}
-        for name, spec in output.items():
+        output_shape: Callable[[], dict] = getattr(module, "output_shape", dict)
+        for name, spec in output_shape().items():
             shapes.setdefault(name, FeatureShape(spec.channels, spec.stride))
     return shapes

@@ -1,7 +1,8 @@
-"""One FPN over any bottom-up network, with the three kinds of top levels that detectors use."""
+"""An FPN over any bottom-up network, with the three kinds of top levels that detectors use."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
@@ -10,11 +11,11 @@ from torch import nn
 
 
 def build_fpn(cfg: CfgNode, bottom_up: Backbone, *, top: str = "maxpool") -> FPN:
-    """The FPN that ``MODEL.FPN`` describes: IN_FEATURES, OUT_CHANNELS, NORM, FUSE_TYPE.
+    """Build the FPN that ``MODEL.FPN`` describes: IN_FEATURES, OUT_CHANNELS, NORM, FUSE_TYPE.
 
     Args:
         cfg: a detectron2 config node.
-        bottom_up: its IN_FEATURES are at the strides 4 or 8 to 32.
+        bottom_up: a network whose IN_FEATURES have the strides 4 to 32, or 8 to 32.
         top: the levels above p5. ``maxpool``: p6, every second cell of p5 (Faster R-CNN).
             ``c5``: p6 and p7 by convolution from the last stage (RetinaNet). ``p5``: the same
             from p5 (FCOS).
@@ -44,25 +45,31 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone, *, top: str = "maxpool") -> FPN
 
 @contextmanager
 def reading(backbone: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Inside, an FPN leaves out the output convolution of each level that ``names`` do not need.
+    """Let an FPN skip the output convolutions whose levels are not read, while the context lasts.
 
-    Without p2's a ResNet-50-FPN takes 0.77 of its time. The levels left out come out as they go
-    into that convolution; a backbone that is no detectron2 ``FPN`` runs whole.
+    Without the one of p2, a ResNet-50-FPN takes 0.77 of its time. A skipped level is returned as
+    it enters its convolution. A backbone that is no detectron2 ``FPN`` runs whole.
+
+    Args:
+        backbone: of a detector.
+        names: levels to compute, such as ``p3``.
     """
     if type(backbone) is not FPN:
         yield
         return
-    convs = backbone.output_convs
-    outputs = list(backbone.output_shape())
+    fpn: Any = backbone
+    convs = fpn.output_convs
+    outputs = list(fpn.output_shape())
     levels, tops = outputs[: len(convs)], outputs[len(convs) :]
     needed = set(names)
     if needed & set(tops):
-        needed.add(backbone.top_block.in_feature)
-    backbone.output_convs = [
+        needed.add(fpn.top_block.in_feature)
+    fpn.output_convs = [
         conv if level in needed else nn.Identity()
-        for level, conv in zip(reversed(levels), convs, strict=True)  # from p5 down
+        # detectron2 keeps the convolutions from the coarsest level down.
+        for level, conv in zip(reversed(levels), convs, strict=True)
     ]
     try:
         yield
     finally:
-        backbone.output_convs = convs
+        fpn.output_convs = convs

@@ -8,23 +8,23 @@ from torchvision.models import mobilenet_v2
 
 from .fpn import build_fpn
 
-# The last block of torchvision's `features` at each stride, with its width; named as the stages
-# of a ResNet at these strides, so that terms pair the two by name.
+# The index of the last block of torchvision's `features` at each stride. The names are those of a
+# ResNet's stages at these strides, so that terms pair the two by name.
 _STAGES = {
     "res2": (3, ShapeSpec(channels=24, stride=4)),
     "res3": (6, ShapeSpec(channels=32, stride=8)),
     "res4": (13, ShapeSpec(channels=96, stride=16)),
     "res5": (17, ShapeSpec(channels=320, stride=32)),
 }
-_STEM_END = 1  # the blocks before the first stage: a convolution and a block at stride 2
+_STEM_END = 1  # the last block before the first stage: a convolution and a block at stride 2
 
 
 class MobileNetV2(Backbone):
     """MobileNetV2 of width 1 (Sandler et al. 2018, arXiv 1801.04381) up to its last block.
 
     Images ``(B, 3, H, W)`` -> {"res2": ``(B, 24, H/4, W/4)``, "res3": ``(B, 32, H/8, W/8)``,
-    "res4": ``(B, 96, H/16, W/16)``, "res5": ``(B, 320, H/32, W/32)``}, those of
-    ``out_features``. The convolution to 1280 channels before the classifier is not part of it.
+    "res4": ``(B, 96, H/16, W/16)``, "res5": ``(B, 320, H/32, W/32)``}, as far as
+    ``out_features`` names them. The last convolution, to 1280 channels, is left out.
     """
 
     def __init__(self, *, out_features: list[str], norm: str = "FrozenBN", freeze_at: int = 0):
@@ -32,10 +32,10 @@ class MobileNetV2(Backbone):
         Args:
             out_features: names of ``res2`` ... ``res5``.
             norm: a name of detectron2's norms, such as FrozenBN, BN or SyncBN.
-            freeze_at: as of detectron2's ResNet: 1 freezes all before res2, 2 res2 as well, ...
+            freeze_at: 1 freezes all before res2, 2 res2 as well, ..., like detectron2's ResNet.
 
         Raises:
-            ValueError: an output that does not exist, or no norm.
+            ValueError: an output that does not exist, or an empty norm.
         """
         super().__init__()
         unknown = [name for name in out_features if name not in _STAGES]
@@ -49,7 +49,7 @@ class MobileNetV2(Backbone):
         self._freeze(freeze_at)
 
     def _freeze(self, freeze_at: int) -> None:
-        """Stop the training of the first parts, running statistics included."""
+        """Freeze the first parts, their running statistics included."""
         last = [-1, _STEM_END, *(end for end, _ in _STAGES.values())]
         for block in self.features[: last[min(freeze_at, len(_STAGES) + 1)] + 1]:
             block.requires_grad_(False)
@@ -70,11 +70,11 @@ class MobileNetV2(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_mobilenet_v2_backbone(cfg, input_shape: ShapeSpec) -> MobileNetV2:
-    """Build :class:`MobileNetV2`.
+    """Build :class:`MobileNetV2` from a config.
 
     Reads ``MODEL.RESNETS.NORM``, ``MODEL.RESNETS.OUT_FEATURES`` and
     ``MODEL.BACKBONE.FREEZE_AT``. torchvision's ImageNet weights load into it once their keys
-    begin with ``backbone.bottom_up.`` (docs/guide.md has the two lines); they want RGB images,
+    begin with ``backbone.bottom_up.`` (docs/guide.md has the two lines). They expect RGB images,
     mean (123.675, 116.28, 103.53) and standard deviation (58.395, 57.12, 57.375).
     """
     if input_shape.channels != 3:
@@ -88,17 +88,17 @@ def build_mobilenet_v2_backbone(cfg, input_shape: ShapeSpec) -> MobileNetV2:
 
 @BACKBONE_REGISTRY.register()
 def build_mobilenet_v2_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """:func:`build_mobilenet_v2_backbone` with an FPN, p2 to p6."""
+    """Build MobileNetV2 with an FPN, p2 to p6."""
     return build_fpn(cfg, build_mobilenet_v2_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_mobilenet_v2_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """:func:`build_mobilenet_v2_backbone` with RetinaNet's FPN, p3 to p7."""
+    """Build MobileNetV2 with RetinaNet's FPN, p3 to p7."""
     return build_fpn(cfg, build_mobilenet_v2_backbone(cfg, input_shape), top="c5")
 
 
 @BACKBONE_REGISTRY.register()
 def build_fcos_mobilenet_v2_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """:func:`build_mobilenet_v2_backbone` with the FPN of FCOS, p3 to p7."""
+    """Build MobileNetV2 with the FPN of FCOS, p3 to p7."""
     return build_fpn(cfg, build_mobilenet_v2_backbone(cfg, input_shape), top="p5")

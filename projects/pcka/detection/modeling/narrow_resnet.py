@@ -23,7 +23,7 @@ def build_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
 
     Args:
         cfg: a detectron2 config node.
-        input_shape: of the images; only ``channels`` is used.
+        input_shape: describes the images; only ``channels`` is used.
 
     Returns:
         The backbone: images ``(B, C, H, W)`` -> {"p2": ``(B, FPN.OUT_CHANNELS, H/4, W/4)``, ...}.
@@ -36,18 +36,18 @@ def build_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """As :func:`build_narrow_resnet_fpn_backbone`, with RetinaNet's p6 and p7."""
+    """Build the ResNet of :func:`build_narrow_resnet_fpn_backbone` with RetinaNet's p6 and p7."""
     return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape), top="c5")
 
 
 @BACKBONE_REGISTRY.register()
 def build_fcos_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """As :func:`build_narrow_resnet_fpn_backbone`, with the p6 and p7 of FCOS."""
+    """Build the ResNet of :func:`build_narrow_resnet_fpn_backbone` with the p6 and p7 of FCOS."""
     return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape), top="p5")
 
 
 def _build_narrow_resnet(cfg, input_shape: ShapeSpec) -> ResNet:
-    """The bottom-up part: res2 .. res5 at strides 4, 8, 16, 32."""
+    """Build the bottom-up part: res2 .. res5 at strides 4, 8, 16, 32."""
     resnets = cfg.MODEL.RESNETS
     if resnets.DEPTH not in _BLOCKS:
         raise ValueError(
@@ -69,7 +69,7 @@ def _build_narrow_resnet(cfg, input_shape: ShapeSpec) -> ResNet:
     stages = []
     in_channels, out_channels = resnets.STEM_OUT_CHANNELS, resnets.RES2_OUT_CHANNELS
     for stage, blocks in enumerate(_BLOCKS[resnets.DEPTH]):
-        first_stride = 1 if stage == 0 else 2  # the stem's stride is 4 already
+        first_stride = 1 if stage == 0 else 2  # the stem already has stride 4
         stages.append(
             ResNet.make_stage(
                 BasicBlock,

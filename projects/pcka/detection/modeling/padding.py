@@ -1,4 +1,4 @@
-"""Batches of one size on all processes, for the terms that gather."""
+"""Padding the batches of all processes to one size, for the terms that gather."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from pcka.core.collectives import all_max_, world_size
 
 @contextmanager
 def padded_alike(*backbones: nn.Module) -> Iterator[None]:
-    """Inside, these see their batch as one process would pad it within the batch of all.
+    """Pad the inputs of the backbones to the largest size on any process, while it lasts.
 
-    detectron2 pads the normalised images of a batch with zeros, right and below, to the size of
-    the largest; every process has a largest of its own. Here it is that of all. Heads take the
-    size of an image from its record, not from the batch, so they need no word of it.
+    detectron2 pads the normalised images of a batch with zeros, right and below, to the largest
+    image of that process. Here the largest image of all processes counts. The heads take the size
+    of an image from its record instead of the batch, so they are not affected.
     """
     handles = [b.register_forward_pre_hook(_pad) for b in backbones if world_size() > 1]
     try:

@@ -1,7 +1,8 @@
-"""The frozen teacher: a detector with trained weights, checked before it teaches."""
+"""The frozen teacher: a detector whose trained weights are checked before training starts."""
 
 import logging
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from pcka.core import FeatureShape, Taps
 from pcka.detection.config import ConfigError
 
-from .features import feature_modules, feature_shapes
+from .features import Detector, feature_modules, feature_shapes
 from .fpn import reading
 from .teacher_source import teacher_source
 from .weights import SafeCheckpointer, fetch
@@ -19,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenTeacher:
-    """A detector's backbone features, without gradient; its heads never run.
+    """A detector of which only the backbone runs, without gradients.
 
-    On purpose no ``nn.Module``: as an attribute of one it stays out of the state dict, the
-    optimizer, DDP and ``train()``.
+    This is not an ``nn.Module`` on purpose: as an attribute of a module it stays out of the state
+    dict, the optimizer, DDP and ``train()``.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Detector,
         *,
         input_format: str,
         student_format: str,
@@ -36,11 +37,11 @@ class FrozenTeacher:
         """
         Args:
             model: a detectron2 meta-architecture with ``backbone`` and ``preprocess_image``.
-            input_format: channel order the teacher was trained on, ``BGR`` or ``RGB``.
-            student_format: channel order of the images that arrive.
+            input_format: channel order that the teacher was trained on, ``BGR`` or ``RGB``.
+            student_format: channel order of the images that it is given.
             missing_heads: entries outside the backbone that hold no trained weights.
         """
-        self.model = model.eval().requires_grad_(False)
+        self.model: Detector = model.eval().requires_grad_(False)
         self.input_format = input_format
         self.missing_heads = missing_heads
         self.flip_channels = input_format != student_format
@@ -52,23 +53,27 @@ class FrozenTeacher:
 
     @property
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and std that it normalises by, in the order of ``input_format``."""
+        """Return the mean and std of its normalisation, in the order of ``input_format``."""
         return self.model.pixel_mean, self.model.pixel_std
 
     @property
     def num_classes(self) -> int | None:
-        """Of its detections; None if the model does not say."""
+        """Return the number of classes that it detects; None if the model does not say."""
         return getattr(getattr(self.model, "roi_heads", self.model), "num_classes", None)
 
     @torch.no_grad()
     def __call__(
         self, batched_inputs: list[dict], device: torch.device, names: Collection[str] | None = None
     ) -> dict[str, Tensor]:
-        """Features ``(B, C, H, W)`` by name, from images as the student's mapper made them.
+        """Return features ``(B, C, H, W)`` by name, from images as the student's mapper made them.
 
-        The teacher preprocesses for itself: channel order first, then its own mean, std and
-        padding, so that the features are those it gives on its own. ``names`` are the features to
-        compute and keep; None: all.
+        The teacher preprocesses the images itself, channel order first, then its own mean, std and
+        padding, so its features are the same as without a student.
+
+        Args:
+            batched_inputs: inputs of a detectron2 detector.
+            device: where the student is; the teacher moves there.
+            names: features to compute; None computes all.
         """
         names = self.feature_shapes if names is None else names
         images = self._inputs(batched_inputs, device)
@@ -78,11 +83,11 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def detect(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
-        """The whole detector's results, to measure it; training runs no heads."""
+        """Return the results of the whole detector, heads included, to measure its AP."""
         return self.model(self._inputs(batched_inputs, device))
 
     def _inputs(self, batched_inputs: list[dict], device: torch.device) -> list[dict]:
-        """Images in its channel order; the model moves to ``device``."""
+        """Return the inputs in the teacher's channel order, and move the teacher to ``device``."""
         if self.model.device != device:
             self.model.to(device)
         if not self.flip_channels:
@@ -93,7 +98,8 @@ class FrozenTeacher:
 def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     """Build MODEL.PCKA.TEACHER and load its weights.
 
-    Random state is left as it was, so that a student starts the same with and without a teacher.
+    The random state is left unchanged, so that a student starts the same with and without a
+    teacher.
 
     Raises:
         ConfigError: config or weights not found, or weights that do not fill the backbone.
@@ -129,15 +135,15 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
     )
 
 
-def _check_usable(model: nn.Module, cfg: CfgNode) -> None:
-    """Stop at a model that cannot be a teacher, or not of images of this size."""
+def _check_usable(model: Detector, cfg: CfgNode) -> None:
+    """Raise ConfigError for a model that cannot teach, or not with images of this size."""
     backbone = feature_modules(model)["backbone"]
     if not hasattr(model, "preprocess_image"):
         raise ConfigError(
             f"the teacher is a {type(model).__name__}, which has no preprocess_image: take a "
             "detector, such as GeneralizedRCNN or RetinaNet"
         )
-    # ViTDet pads to a square, of which a larger image is cut.
+    # ViTDet pads to a square and would cut a larger image.
     square = getattr(backbone, "padding_constraints", {}).get("square_size", 0)
     if 0 < square < cfg.INPUT.MAX_SIZE_TRAIN:
         raise ConfigError(
@@ -148,11 +154,14 @@ def _check_usable(model: nn.Module, cfg: CfgNode) -> None:
         )
 
 
-def _check_weights(incompatible, model: nn.Module, path: str) -> tuple[str, ...]:
-    """Stop unless every parameter and buffer of the backbone came from the file.
+def _check_weights(incompatible: Any, model: nn.Module, path: str) -> tuple[str, ...]:
+    """Raise ConfigError unless every parameter and buffer of the backbone came from the file.
+
+    Args:
+        incompatible: keys that did not match, as fvcore's checkpointer returns them.
 
     Returns:
-        Entries of the heads that did not.
+        Entries of the heads that did not come from the file.
     """
     expected = {k for k in model.state_dict() if k.startswith("backbone.")}
     wrong_shape = {

@@ -1,9 +1,11 @@
-"""Which detector teaches: MODEL.PCKA.TEACHER, YAML or LazyConfig, a path or a name of the zoo."""
+"""The detector that MODEL.PCKA.TEACHER names: YAML or LazyConfig, a path or a name of the zoo."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -11,12 +13,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from pcka.detection.config import ConfigError, load_config, student_config
-from pcka.detection.lazy_config import build_lazy_model, lazy_input_format, load_lazy_config
+
+from .lazy_teacher import build_lazy_model, lazy_input_format, load_lazy_config
 
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """What a teacher's config says of it; nothing is built or fetched yet."""
+    """A teacher as its config describes it; nothing is built or fetched yet."""
 
     build: Callable[[], nn.Module]
     weights: str
@@ -43,7 +46,7 @@ def teacher_source(cfg: CfgNode) -> TeacherSource:
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
-    """The config of a YAML teacher: plain detectron2, weights resolved, on the student's device.
+    """Return a YAML teacher as a plain detectron2 config with its weights and the student's device.
 
     Raises:
         ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, or without weights.
@@ -63,7 +66,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
 
 
 def _weights(teacher: CfgNode, zoo_name: str, own: str | None) -> str:
-    """WEIGHTS, else the zoo's, else what the teacher's config itself names."""
+    """Return TEACHER.WEIGHTS, else the zoo's weights, else those that the config itself names."""
     weights = teacher.WEIGHTS or (_zoo_weights(zoo_name) if zoo_name else own)
     if not weights:
         raise ConfigError(
@@ -74,17 +77,14 @@ def _weights(teacher: CfgNode, zoo_name: str, own: str | None) -> str:
 
 
 def _config_file(name: str) -> tuple[str, str]:
-    """``(path, "")`` of a file here, ``(path, name)`` of one in detectron2's model zoo."""
+    """Return ``(path, "")`` for a file, ``(path, name)`` for a name of detectron2's model zoo."""
     return (name, "") if os.path.isfile(name) else (zoo_file(name), name)
 
 
 def zoo_file(name: str) -> str:
-    """Path of a config of detectron2's model zoo; ConfigError if it has none of that name."""
-    # Only here: importing the zoo needs pkg_resources, which newer setuptools no longer has.
-    from detectron2 import model_zoo
-
+    """Return the path of a config of detectron2's model zoo; ConfigError for an unknown name."""
     try:
-        return model_zoo.get_config_file(name)
+        return _model_zoo().get_config_file(name)
     except RuntimeError as error:
         raise ConfigError(
             f"config {name!r} is neither a file here ({os.path.abspath(name)}) nor a "
@@ -93,11 +93,17 @@ def zoo_file(name: str) -> str:
 
 
 def _zoo_weights(name: str) -> str:
-    from detectron2 import model_zoo
-
     try:
-        return model_zoo.get_checkpoint_url(name)
+        return _model_zoo().get_checkpoint_url(name)
     except RuntimeError as error:
         raise ConfigError(
             f"the model zoo has no weights for {name!r}: set MODEL.PCKA.TEACHER.WEIGHTS"
         ) from error
+
+
+def _model_zoo() -> ModuleType:
+    """Import detectron2's model zoo, which needs pkg_resources, absent from newer setuptools."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        from detectron2 import model_zoo
+    return model_zoo

@@ -1,4 +1,4 @@
-"""Weights of detectors: fetched, and read without running what a file says."""
+"""Files of a detector's weights: fetched, and read as data alone."""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from torch import Tensor
 
 from pcka.checkpoints import check_finite, find_state, read_checkpoint, without_prefix
 from pcka.detection.config import ConfigError
@@ -16,10 +17,10 @@ def fetch(path: str, what: str) -> str:
 
     Args:
         path: a file or a URL; ``~`` is the home folder.
-        what: how messages call it.
+        what: its name in messages.
 
     Raises:
-        ConfigError: not there, or not to be had without network.
+        ConfigError: the file does not exist, or cannot be fetched.
     """
     path = os.path.expanduser(path)
     try:
@@ -53,15 +54,15 @@ class SafeCheckpointer(DetectionCheckpointer):
             return {"model": state, "__author__": "pycls", "matching_heuristics": True}
         state, layout = find_state(content, filename)
         loaded = dict(content) if layout == "model" else {}
-        wants_heuristics = "matching_heuristics=True" in self._parsed_url_during_load.query
-        if wants_heuristics:
+        if "matching_heuristics=True" in self._parsed_url_during_load.query:
             loaded["matching_heuristics"] = True
+        weights: Mapping[str, Tensor] = state
         if not loaded.get("matching_heuristics"):
-            state, prefix = without_prefix(state, self.model.state_dict())
+            weights, prefix = without_prefix(state, self.model.state_dict())
             if prefix:
                 self.logger.info(f"{filename}: names fit without their prefix {prefix!r}")
-        check_finite(state, filename)
-        return {**loaded, "model": state}
+        check_finite(weights, filename)
+        return {**loaded, "model": weights}
 
     def _load_model(self, checkpoint: Any) -> Any:
         self.incompatible = super()._load_model(checkpoint)

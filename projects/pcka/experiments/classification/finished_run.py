@@ -1,4 +1,4 @@
-"""A finished run of a classifier, opened again, and the pictures of what its student took over."""
+"""A finished run of a classifier, opened again, and pictures of what its student took over."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -47,7 +47,7 @@ class ClassificationRun:
     data: Data
 
     def reader(self, network: nn.Module | Teacher, names: Sequence[str] = ()) -> LayerReader:
-        """The network's named features and logits, or those named; batches are (images, labels).
+        """Read the network's named features and logits, or those named, from (images, labels).
 
         Raises:
             ConfigError: neither a named feature nor the path of a submodule.
@@ -58,7 +58,7 @@ class ClassificationRun:
         return LayerReader(model, modules, forward=lambda batch: model(prepare(batch[0])))
 
     def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """About that many images of the evaluation, in batches spread evenly over all of them."""
+        """Yield about that many images of the evaluation, in batches spread evenly over it."""
         loader = self.data.val
         count = min(len(loader), -(-images // _BATCH))
         for index in np.linspace(0, len(loader) - 1, count).round().astype(int).tolist():
@@ -96,6 +96,7 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> ClassificationRun
     students = {**first, "distilled student": student}
     for model in students.values():
         model.to(process.device)
+    assert distiller.teacher is not None and distiller.distill is not None  # the config distils
     return ClassificationRun(cfg, students, distiller.teacher, distiller.distill, data)
 
 
@@ -107,7 +108,7 @@ def draw_pictures(
     student_layers: Sequence[str] = (),
     teacher_layers: Sequence[str] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Names and figures: CKA between layers, and Gram matrices of the logits.
+    """Draw CKA between layers, and Gram matrices of the logits, each with a name.
 
     Args:
         folder, alone: see :func:`open_run`.
@@ -129,7 +130,7 @@ def figures(
     student_layers: Sequence[str] = (),
     teacher_layers: Sequence[str] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Those of :func:`draw_pictures`, of a run that is open."""
+    """Draw the pictures of :func:`draw_pictures` for a run that is open."""
     teacher = run.reader(run.teacher, teacher_layers)
     students = {name: run.reader(model, student_layers) for name, model in run.students.items()}
     for name, student in students.items():
@@ -140,8 +141,8 @@ def figures(
 
 
 def _logit_figure(run: ClassificationRun, images: int) -> Figure:
-    """As the run's first LogitCKA compares them, else the logits themselves, centred."""
-    networks = {"teacher": run.teacher, **run.students}
+    """Draw logits as the run's first LogitCKA compares them, else centred."""
+    networks: dict[str, nn.Module | Teacher] = {"teacher": run.teacher, **run.students}
     readers = {name: run.reader(network, [LOGITS]) for name, network in networks.items()}
     logits: dict[str, list[Tensor]] = {name: [] for name in readers}
     labels = []
@@ -168,7 +169,7 @@ def _trained_alone(folder: Path, classes: int) -> nn.Module:
 
 
 def _layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Modules by name; without names the features, each module once, and the logits."""
+    """Return modules by name; without names the features, each module once, and the logits."""
     features = feature_modules(model)
     if not names:
         once = {module: name for name, module in reversed(features.items())}

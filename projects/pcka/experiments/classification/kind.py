@@ -47,11 +47,12 @@ class ClassificationTraining(Training):
     unit = "epoch"
 
     def check(self, cfg: Config, *, teacher: bool) -> None:
-        sides = [cfg.student] if cfg.teacher is None else [cfg.student, cfg.teacher]
         try:
-            models = [create_model(side.name, 10) for side in sides]
-            if cfg.distils:
-                build_terms(cfg.terms, *models, cfg.data.image_size or 64)
+            student = create_model(cfg.student.name, 10)
+            if cfg.teacher is not None:
+                network = create_model(cfg.teacher.name, 10)
+                if cfg.distils:
+                    build_terms(cfg.terms, student, network, cfg.data.image_size or 64)
         except ValueError as error:
             raise ConfigError(f"{cfg.output_dir}: {error}") from error
         weights = cfg.teacher.weights if cfg.teacher else ""

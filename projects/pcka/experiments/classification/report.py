@@ -1,4 +1,4 @@
-"""What a page reports of classifiers: accuracy and terms in training, and where they differ.
+"""Sections of a page about classifiers: accuracy, terms in training, and where they differ.
 
 Letters: N images that are evaluated, P classes.
 """
@@ -32,7 +32,7 @@ _MOST_STUDENTS = 3  # lines below an image, beside its class and the teacher
 
 
 class Predictions(NamedTuple):
-    """What a classifier takes images for."""
+    """Predictions of a classifier."""
 
     classes: Tensor  # (N,) int64
     truth: Tensor  # (N,) float32: probability of the true class
@@ -56,7 +56,7 @@ def page_sections(
 
 
 def accuracy_section(students: Mapping[str, Sequence[Run]], teacher: Run | None) -> Section:
-    """Top-1 over the epochs."""
+    """Draw top-1 over the epochs."""
     curves = {
         label: [accuracy_curve(run.output_dir) for run in runs] for label, runs in students.items()
     }
@@ -69,22 +69,23 @@ def accuracy_section(students: Mapping[str, Sequence[Run]], teacher: Run | None)
 
 
 def term_curves(folder: Path) -> dict[str, Curve]:
-    """The scalars of a run's terms by full name, ``cka/fcka_last``."""
+    """Read the scalars of a run's terms by full name, ``cka/fcka_last``."""
     rows = read_metrics(folder)
     names = [name for name in (rows[0] if rows else ()) if "/" in name]
-    curves = {}
+    curves: dict[str, Curve] = {}
     for name in names:
         points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
         if points:
-            curves[name] = tuple(np.array(values) for values in zip(*points, strict=True))
+            epochs, values = zip(*points, strict=True)
+            curves[name] = np.array(epochs), np.array(values)
     return curves
 
 
 def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: int) -> Section:
-    """Images that first and last run take for different classes, with what they take them for.
+    """Draw images that the first and the last run take for different classes.
 
-    In falling order of how much the probability of the true class differs between the two. A run
-    alone is held against the truth: its surest mistakes.
+    They come in falling order of how much the probability of the true class differs between the
+    two. A run alone is held against the truth: its surest mistakes are shown.
     """
     labels = list(runs)
     shown = labels if len(labels) <= _MOST_STUDENTS else [labels[0], labels[-1]]
@@ -123,7 +124,7 @@ def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: in
 
 
 def predict(run: Run, data: Data) -> Predictions:
-    """Of a run's final weights.
+    """Predict with a run's final weights.
 
     Raises:
         ConfigError: they are gone, or do not fit its config.
@@ -137,7 +138,7 @@ def predict(run: Run, data: Data) -> Predictions:
 
 
 def _teacher_predictions(runs: Mapping[str, Run], teacher: Run | None, data: Data) -> Predictions:
-    """Of the teacher's own run, else of the teacher that the runs' configs name."""
+    """Predict with the teacher's own run, else with the teacher that the configs name."""
     if teacher is not None:
         return predict(teacher, data)
     taught = [run.config for run in runs.values() if run.is_taught]
@@ -173,8 +174,9 @@ def _data(cfg: Config) -> Data:
 
 
 def _pictures(data: Data, cfg: Config, chosen: Sequence[int]) -> np.ndarray:
-    """The images of these numbers, ``(n, H, W, 3)`` in [0, 1]."""
-    found, start = {}, 0
+    """Return the images of these numbers, ``(n, H, W, 3)`` in [0, 1]."""
+    found: dict[int, Tensor] = {}
+    start = 0
     for images, _ in data.val.epoch(0):
         found |= {i: images[i - start] for i in chosen if start <= i < start + len(images)}
         start += len(images)

@@ -7,6 +7,7 @@ Letters: H, W image size in pixels; n boxes of one image; I points of a curve.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,17 +15,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.typing import LineStyleType
 
 from pcka.analysis.plotting import GREY, INK, fitting_size, new_figure
 from pcka.experiments.pages.curves import Curve, draw_curves
 
 from .matching import Panel, above_threshold, match
 
-# By verdict: colour, line style and what the legend says. The dashes survive a print in grey.
+
+class Look(NamedTuple):
+    """How boxes of one kind are drawn, and what the legend says of them."""
+
+    color: str
+    style: LineStyleType
+    text: str
+
+
+# By verdict. The dashes survive a print in grey.
 VERDICTS = {
-    "right": ("#009E73", "-", "right: IoU ≥ 0.5 and the class"),
-    "wrong": ("#D55E00", "-", "wrong: class or place, or found twice"),
-    "missed": ("#FFB000", (0, (3, 1.5)), "missed: nothing found there"),
+    "right": Look("#009E73", "-", "right: IoU ≥ 0.5 and the class"),
+    "wrong": Look("#D55E00", "-", "wrong: class or place, or found twice"),
+    "missed": Look("#FFB000", (0, (3, 1.5)), "missed: nothing found there"),
 }
 # By class: none that could be taken for a verdict.
 _CLASS_COLORS = (
@@ -52,8 +64,7 @@ def comparison_figure(
 
     Args:
         images: each ``(H, W, 3)``, uint8, RGB.
-        panels: label -> per image ``{"boxes": (n, 4) xyxy in pixels, "classes": (n,),
-            "scores": (n,) or None}``.
+        panels: label -> the boxes of each image.
         class_names: names by class index.
         curves: label -> iterations ``(I,)`` and values ``(I,)``: CKA of each level.
         title: above everything.
@@ -81,7 +92,9 @@ def comparison_figure(
     span = cell * len(panels) + _GAP * (len(panels) - 1)
     heights = [min(_CELL, cell * image.shape[0] / image.shape[1]) for image in images]
     down = _MARGIN / 2 + (_TITLE if title else 0) + (_LEGEND if truth else 0)
-    headers = {k: _header(k, panel, panels.get(truth)) for k, panel in panels.items()}
+    headers = {
+        k: _header(k, panel, panels.get(truth) if truth else None) for k, panel in panels.items()
+    }
     down += _HEADER * (2 if truth else 1)
     total = down + sum(heights) + _GAP * (len(images) - 1)
     total += 0.25 + _CURVES + 0.55 if curves else _MARGIN
@@ -108,8 +121,8 @@ def comparison_figure(
             axes = figure.add_axes((*corner, cell / _WIDTH, height / total))
             axes.imshow(image, interpolation="nearest")
             axes.set_axis_off()
-            reference = panels[truth][row] if truth and label != truth else None
-            _draw_panel(axes, panel[row], class_names, reference)
+            facts = panels[truth][row] if truth and label != truth else None
+            _draw_panel(axes, panel[row], class_names, facts)
         down += height + _GAP
     if curves:
         corner = at(0.4, down - _GAP + 0.25 + _CURVES)
@@ -119,7 +132,7 @@ def comparison_figure(
 
 
 def _header(label: str, panel: Sequence[Panel], reference: Sequence[Panel] | None) -> list[str]:
-    """The lines above a column: its label and, if there is a truth, counts over all images."""
+    """Return the lines above a column: its label and, with a truth, counts over all images."""
     if reference is None:
         return [label]
     if panel is reference:
@@ -133,35 +146,35 @@ def _header(label: str, panel: Sequence[Panel], reference: Sequence[Panel] | Non
 
 def _draw_panel(axes: Axes, panel: Panel, names: Sequence[str], reference: Panel | None) -> None:
     """Draw the boxes of one image, coloured by class or, given a reference, by verdict."""
-    right, missed = match(panel, reference) if reference else (None, None)
+    verdicts = match(panel, reference) if reference else None
     for i, (box, label) in enumerate(zip(panel["boxes"], panel["classes"], strict=True)):
-        color, style = _CLASS_COLORS[label % len(_CLASS_COLORS)], "-"
-        if reference:
-            color, style, _ = VERDICTS["right" if right[i] else "wrong"]
+        look = Look(_CLASS_COLORS[label % len(_CLASS_COLORS)], "-", "")
+        if verdicts:
+            look = VERDICTS["right" if verdicts[0][i] else "wrong"]
         text = names[label]
         if panel["scores"] is not None:
             text += f" {100 * panel['scores'][i]:.0f}%"
-        _draw_box(axes, box, color, style, text)
-    if reference:
-        for box in reference["boxes"][missed]:
-            _draw_box(axes, box, *VERDICTS["missed"][:2])
+        _draw_box(axes, box, look, text)
+    if reference and verdicts:
+        for box in reference["boxes"][verdicts[1]]:
+            _draw_box(axes, box, VERDICTS["missed"])
 
 
-def _draw_box(axes: Axes, box: np.ndarray, color: str, style, text: str = "") -> None:
-    """One box, ``(4,)`` xyxy; its text stands above it, or below if there is no room above."""
+def _draw_box(axes: Axes, box: np.ndarray, look: Look, text: str = "") -> None:
+    """Draw one box, ``(4,)`` xyxy; its text stands above it, or below if there is no room above."""
     x0, y0, x1, y1 = box - 0.5  # imshow puts the centre, not the corner, of the first pixel at 0
     for outline in (True, False):  # dark below the colour: seen on any image
         axes.add_patch(
             Rectangle(
-                (x0, y0), x1 - x0, y1 - y0, fill=False, linestyle=style,
-                edgecolor="black" if outline else color,
+                (x0, y0), x1 - x0, y1 - y0, fill=False, linestyle=look.style,
+                edgecolor="black" if outline else look.color,
                 alpha=0.5 if outline else 1, linewidth=2.6 if outline else 1.4,
             )
         )  # fmt: skip
     if text:
         bottom, top = axes.get_ylim()
-        pixel = axes.get_position().height * axes.figure.get_figheight() * 72 / (bottom - top)
-        taken = [t.xy for t in axes.texts]  # where other texts hang
+        pixel = axes.get_position().height * _figure_height(axes) * 72 / (bottom - top)
+        taken = [t.xy for t in axes.texts if isinstance(t, Annotation)]
 
         def is_free(y: float) -> bool:
             return not any(abs(x0 - u) * pixel < 25 and abs(y - v) * pixel < 8 for u, v in taken)
@@ -176,12 +189,18 @@ def _draw_box(axes: Axes, box: np.ndarray, color: str, style, text: str = "") ->
         )  # fmt: skip
 
 
+def _figure_height(axes: Axes) -> float:
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes are made by one
+    return figure.get_figheight()
+
+
 def _verdict_legend(figure: Figure, place: tuple[float, float]) -> None:
-    """One line that says what the colours of the boxes mean; ``place``: its upper left corner."""
+    """Write one line on what the colours of the boxes mean, from its upper left corner."""
     figure.legend(
         handles=[
-            Line2D([], [], color=color, linestyle=style, linewidth=2, label=text)
-            for color, style, text in VERDICTS.values()
+            Line2D([], [], color=look.color, linestyle=look.style, linewidth=2, label=look.text)
+            for look in VERDICTS.values()
         ],
         loc="upper left", bbox_to_anchor=place, ncols=len(VERDICTS), frameon=False,
         fontsize=8.5, labelcolor=INK, borderpad=0, borderaxespad=0,

@@ -1,4 +1,4 @@
-"""A finished run of a detector, opened again, and the pictures of what its student took over."""
+"""A finished run of a detector, opened again, and pictures of what its student took over."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -54,14 +54,17 @@ class DetectionRun:
         return torch.device(self.cfg.MODEL.DEVICE)
 
     def reader(self, network: nn.Module | FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
-        """The levels of the FPN and the stages below, or those named; batches are as detectron2's.
+        """Read the levels of the FPN and the stages below, or those named, from detectron2 batches.
 
         Raises:
             ConfigError: a name that the network does not have.
         """
-        model, forward = network, None
+        forward = None
         if isinstance(network, FrozenTeacher):
-            model, forward = network.model, lambda inputs: network(inputs, self.device)
+            model, teacher = network.model, network
+            forward = lambda inputs: teacher(inputs, self.device)  # noqa: E731
+        else:
+            model = network
         strides = {n: s.stride for n, s in feature_shapes(model).items() if s.stride}
         for name in names:
             check_layer(name, list(strides), where=type(model).__name__)
@@ -73,7 +76,7 @@ class DetectionRun:
         )
 
     def inputs(self, images: int, first: int = 0) -> Iterator[list[dict]]:
-        """Evaluation images, one by one, as the student's evaluation makes them."""
+        """Yield evaluation images, one by one, as the student's evaluation makes them."""
         mapper = DatasetMapper(self.cfg, is_train=False)
         for record in DatasetCatalog.get(self.cfg.DATASETS.TEST[0])[first : first + images]:
             yield [mapper(record)]
@@ -126,7 +129,7 @@ def draw_pictures(
     student_layers: Sequence[str] = (),
     teacher_layers: Sequence[str] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Names and figures: CKA between layers, and Gram matrices of every level of PatchCKA.
+    """Draw CKA between layers, and Gram matrices of every level of PatchCKA, each with a name.
 
     Args:
         folder, alone: see :func:`open_run`.
@@ -149,7 +152,7 @@ def figures(
     student_layers: Sequence[str] = (),
     teacher_layers: Sequence[str] = (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Those of :func:`draw_pictures`, of a run that is open."""
+    """Draw the pictures of :func:`draw_pictures` for a run that is open."""
     inputs = next(run.inputs(1, image), None)
     if inputs is None:
         raise ConfigError(f"{run.cfg.DATASETS.TEST[0]} has no image {image}")
@@ -166,14 +169,14 @@ def figures(
 def _patch_figures(
     run: DetectionRun, inputs: list[dict], image: str
 ) -> Iterator[tuple[str, Figure]]:
-    """By the names of the losses of PatchCKA."""
+    """Draw Gram matrices by the names of the losses of PatchCKA."""
     taught = run.reader(run.teacher)(inputs)
     learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
     pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)
     *_, distill = run.terms.values()
     for key, pair in distill.pairings.items():
         loss = distill.losses[key]
-        if not isinstance(loss, PatchCKA):
+        if not isinstance(loss, PatchCKA) or not pair.stride or not pair.teacher_stride:
             continue
         maps = {}
         for name, features in learnt.items():

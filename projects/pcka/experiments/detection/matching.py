@@ -1,14 +1,19 @@
 """Detections of one image held against its truth.
 
-Letters: n detections, m objects. A panel is ``{"boxes": (n, 4) xyxy in pixels, "classes": (n,),
-"scores": (n,) or None}``.
+Letters: n detections, m objects.
 """
 
-from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 
-Panel = Mapping[str, np.ndarray | None]
+
+class Panel(TypedDict):
+    """The boxes that are drawn on one image."""
+
+    boxes: np.ndarray  # (n, 4) xyxy in pixels
+    classes: np.ndarray  # (n,)
+    scores: np.ndarray | None  # (n,); None for the truth
 
 
 def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
@@ -19,11 +24,12 @@ def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
         object once. ``(m,)`` bool, which objects are missed: no detection of any class is there.
     """
     ious = _ious(panel, reference)
-    return _assign(panel, reference, ious) >= 0, ~(ious >= 0.5).any(0)
+    right = np.asarray(_assign(panel, reference, ious) >= 0)
+    return right, np.logical_not(np.any(ious >= 0.5, axis=0))
 
 
 def difference(a: Panel, b: Panel, reference: Panel) -> int:
-    """How much two detectors differ on one image, whichever is better.
+    """Return how much two detectors differ on one image, whichever is better.
 
     The objects that one of them gets right (see ``match``) and the other not, plus the difference
     between their numbers of wrong detections. Against the truth itself (``b = reference``) these
@@ -38,16 +44,16 @@ def difference(a: Panel, b: Panel, reference: Panel) -> int:
 
 
 def _ious(panel: Panel, reference: Panel) -> np.ndarray:
-    """``(n, m)``."""
+    """Return the IoU of every detection with every object, ``(n, m)``."""
     ious = np.array([_iou(box, reference["boxes"]) for box in panel["boxes"]])
     return ious.reshape(len(panel["boxes"]), len(reference["boxes"]))
 
 
 def _assign(panel: Panel, reference: Panel, ious: np.ndarray) -> np.ndarray:
-    """``(n,)``: the object that each detection is right about, or -1."""
+    """Return the object that each detection is right about, or -1: ``(n,)``."""
     classes, scores = panel["classes"], panel["scores"]
     objects = np.full(len(classes), -1)
-    taken = np.zeros(len(reference["boxes"]), bool)
+    taken = np.zeros(len(reference["boxes"]), dtype=np.bool_)
     for i in np.argsort(-scores, kind="stable") if scores is not None else range(len(classes)):
         free = np.where(taken | (reference["classes"] != classes[i]), 0, ious[i])
         if len(free) and free.max() >= 0.5:
@@ -57,7 +63,7 @@ def _assign(panel: Panel, reference: Panel, ious: np.ndarray) -> np.ndarray:
 
 
 def above_threshold(panel: Panel, score_threshold: float) -> Panel:
-    """The panel as arrays, without detections below the threshold."""
+    """Return the panel as arrays, without detections below the threshold."""
     boxes = np.asarray(panel["boxes"], float).reshape(-1, 4)
     classes, scores = np.asarray(panel["classes"], int), panel.get("scores")
     if scores is None:
@@ -67,7 +73,7 @@ def above_threshold(panel: Panel, score_threshold: float) -> Panel:
 
 
 def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one xyxy box ``(4,)`` with others ``(n, 4)`` -> ``(n,)``."""
+    """Return the IoU of one xyxy box ``(4,)`` with others ``(n, 4)``: ``(n,)``."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     inner = (high - low).clip(0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()

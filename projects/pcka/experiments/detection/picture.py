@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from matplotlib.figure import Figure
 
@@ -50,7 +50,7 @@ def study_picture(study: Study) -> Figure:
     for label, found in scalars.items():
         keys = short_names([name.removeprefix("cka/") for name in found])
         for name, curve in found.items():
-            # The level alone says it where one run has curves, of one term.
+            # The level alone says enough where one run has curves, of one term.
             short = keys[name.removeprefix("cka/")]
             curves[short if len(scalars) == 1 else f"{label}: {short}"] = curve
     panels = {label: detections(run, data) for label, run in runs.items()}
@@ -58,15 +58,15 @@ def study_picture(study: Study) -> Figure:
 
 
 def draw_detections(data: Evaluated, panels: Mapping[str, Sequence[Panel]], **options) -> Figure:
-    """``comparison_figure`` of all images of ``data``, with the truth before the other panels."""
-    images = [cv2.imread(record["file_name"])[..., ::-1] for record in data.records]
+    """Draw all images of ``data``, with the truth before the other panels."""
+    images = [read_image(record["file_name"], format="RGB") for record in data.records]
     panels = {TRUTH: [truth(record) for record in data.records], **panels}
     names = list(data.metadata.thing_classes)
     return comparison_figure(images, panels, names, truth=TRUTH, **options)
 
 
 def evaluated(cfg: CfgNode) -> Evaluated:
-    """The images of DATASETS.TEST[0].
+    """Return the images of DATASETS.TEST[0].
 
     Raises:
         ConfigError: no such data set, or its files are gone.
@@ -82,7 +82,7 @@ def evaluated(cfg: CfgNode) -> Evaluated:
 def most_different(
     a: Sequence[Panel], b: Sequence[Panel], truths: Sequence[Panel], *, score_threshold: float = 0.5
 ) -> list[int]:
-    """All images, those first on which ``a`` and ``b`` differ most (see ``difference``)."""
+    """Order all images, first those on which ``a`` and ``b`` differ most (see ``difference``)."""
     scores = [
         difference(*(above_threshold(panel, score_threshold) for panel in image))
         for image in zip(a, b, truths, strict=True)
@@ -91,7 +91,7 @@ def most_different(
 
 
 def truth(record: dict[str, Any]) -> Panel:
-    """The objects of one image, crowds left out."""
+    """Return the objects of one image, without crowds."""
     own = [a for a in record["annotations"] if not a.get("iscrowd")]
     boxes = np.array(
         [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in own], float
@@ -104,7 +104,7 @@ def truth(record: dict[str, Any]) -> Panel:
 
 
 def detections(run: Run, data: Evaluated) -> list[Panel]:
-    """A run's own COCO results, image by image.
+    """Read a run's own COCO results, image by image.
 
     Raises:
         ConfigError: it was not evaluated on this data set, or its results are gone.
@@ -116,11 +116,11 @@ def detections(run: Run, data: Evaluated) -> list[Panel]:
             "evaluate it on that data set (DATASETS.TEST)"
         )
     to_class = data.metadata.thing_dataset_id_to_contiguous_id
-    found = {record["image_id"]: [] for record in data.records}
+    found: dict[Any, list[dict]] = {record["image_id"]: [] for record in data.records}
     for detection in json.loads(path.read_text()):
         if detection["image_id"] in found:
             found[detection["image_id"]].append(detection)
-    panels = []
+    panels: list[Panel] = []
     for ours in found.values():
         boxes = np.array([d["bbox"] for d in ours], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -131,7 +131,7 @@ def detections(run: Run, data: Evaluated) -> list[Panel]:
 
 
 def teacher_detections(cfg: CfgNode, data: Evaluated) -> list[Panel]:
-    """What the teacher of a run finds on the images of ``data``, computed now.
+    """Compute what the teacher of a run finds on the images of ``data``.
 
     Raises:
         ConfigError: its weights are gone, or it cannot detect there.
@@ -144,7 +144,7 @@ def teacher_detections(cfg: CfgNode, data: Evaluated) -> list[Panel]:
             "backbone alone, or of other classes"
         )
     mapper = DatasetMapper(cfg, is_train=False)
-    panels = []
+    panels: list[Panel] = []
     for record in data.records:
         [result] = teacher.detect([mapper(record)], teacher.model.device)
         found = result["instances"].to("cpu")

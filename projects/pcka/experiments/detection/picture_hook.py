@@ -1,7 +1,10 @@
 """Pictures of a training while it runs, for TensorBoard."""
 
+from typing import cast
+
 import numpy as np
 from detectron2.engine import HookBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pcka.detection.engine.processes import unwrapped
 from pcka.detection.engine.stream import random_state, set_random_state
@@ -32,7 +35,9 @@ class PictureHook(HookBase):
         try:
             for name, figure in figures(run, images=IMAGES):
                 figure.canvas.draw()
-                pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # (H, W, 3)
+                pixels = np.asarray(cast(FigureCanvasAgg, figure.canvas).buffer_rgba())[
+                    ..., :3
+                ]  # (H, W, 3)
                 trainer.storage.put_image(f"pcka/{name}", pixels.transpose(2, 0, 1))
         finally:
             set_random_state(state)

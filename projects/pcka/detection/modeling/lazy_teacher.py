@@ -1,24 +1,24 @@
 """Teachers from detectron2's LazyConfig files: ViTDet, RegNet, ``new_baselines`` of the zoo.
 
-Such a file is Python, and reading it runs it: take it only from a source you trust.
+Such a file is Python, and reading it runs it: use only files from a source that you trust.
 """
 
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .config import ConfigError
+from pcka.detection.config import ConfigError
 
 
 def load_lazy_config(path: str, overrides: list) -> DictConfig:
     """Run a LazyConfig file.
 
     Args:
-        path: of the ``.py`` file.
+        path: the ``.py`` file.
         overrides: strings ``key=value``, such as ``model.backbone.square_pad=1344``.
 
     Raises:
-        ConfigError: a file that fails, that defines no ``model``, or an override that is none.
+        ConfigError: a file that fails or defines no ``model``, or an override of another form.
     """
     for override in overrides:
         if not isinstance(override, str) or "=" not in override:
@@ -28,7 +28,7 @@ def load_lazy_config(path: str, overrides: list) -> DictConfig:
             )
     try:
         lazy = LazyConfig.apply_overrides(LazyConfig.load(path), overrides)
-    except Exception as error:  # the file is code: it raises what it likes
+    except Exception as error:  # the file is code and may raise anything
         raise ConfigError(
             f"cannot read the teacher's LazyConfig {path}: {type(error).__name__}: {error}"
         ) from error
@@ -40,10 +40,10 @@ def load_lazy_config(path: str, overrides: list) -> DictConfig:
 
 
 def lazy_input_format(lazy: DictConfig, path: str) -> str:
-    """Channel order that the model was trained on, by its training data or its own word.
+    """Return the channel order that the model was trained on, from its training data or itself.
 
     Raises:
-        ConfigError: nothing says it, or two places disagree.
+        ConfigError: no key says it, or two keys disagree.
     """
     keys = ("dataloader.train.mapper.image_format", "model.input_format")
     found = {key: OmegaConf.select(lazy, key) for key in keys}
@@ -58,10 +58,10 @@ def lazy_input_format(lazy: DictConfig, path: str) -> str:
 
 
 def build_lazy_model(lazy: DictConfig, path: str) -> nn.Module:
-    """The detector of a LazyConfig, with random weights.
+    """Build the detector of a LazyConfig, with random weights.
 
     Raises:
-        ConfigError: it cannot be built.
+        ConfigError: a detector that cannot be built.
     """
     try:
         return instantiate(lazy.model)

@@ -1,4 +1,4 @@
-"""Checkpoint files of other frameworks, read as data alone; ours, written."""
+"""Reading checkpoints of other frameworks as data alone, and writing ours."""
 
 import os
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def write_checkpoint(state: Mapping[str, Tensor], path: str, *, author: str) -> None:
-    """Write a checkpoint that ``DetectionCheckpointer`` loads by exact names; whole or not at all.
+    """Write a checkpoint that ``DetectionCheckpointer`` loads by exact names.
 
     Raises:
-        ConfigError: the file exists, or detectron2 would read that name as another format.
+        ConfigError: a file that exists, or a name that detectron2 would read as another format.
     """
     check_output(path)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

@@ -1,6 +1,5 @@
-"""docs/explanation.py: a teacher in another order of channels, and its FPN for a student."""
+"""A teacher in another order of channels, and its FPN for a student."""
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,9 @@ from pcka.core import patch_cka
 from pcka.detection import ConfigError, build_teacher, load_config, student_config
 from pcka.detection.engine.checkpointer import StudentCheckpointer
 from pcka.detection.modeling.teacher_source import teacher_config
+from pcka.experiments import permuted_teacher
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "docs" / "explanation.py"
 CASCADE = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
            True, "MODEL.MASK_ON", True]  # fmt: skip
 CONVOLUTIONS = ["MODEL.RPN.CONV_DIMS", [8, 8], "MODEL.ROI_BOX_HEAD.NUM_CONV", 1,
@@ -24,7 +23,7 @@ CONVOLUTIONS = ["MODEL.RPN.CONV_DIMS", [8, 8], "MODEL.ROI_BOX_HEAD.NUM_CONV", 1,
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(SCRIPT))
+    return vars(permuted_teacher)
 
 
 def detector(tiny, *opts):
@@ -75,9 +74,18 @@ def test_what_cannot_be_permuted_is_refused(tiny, script):
             script["permute_fpn"](model, torch.arange(8))
 
 
+@pytest.mark.slow
 def test_the_files_start_ordinary_runs(tiny, tiny_yaml, tmp_path):
     """Half as wide as its teacher, a student shares the 3x3 convolutions and no lateral one."""
-    command = [sys.executable, SCRIPT, "--config-file", tiny_yaml, "--output", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pcka.experiments.permuted_teacher",
+        "--config-file",
+        tiny_yaml,
+        "--output",
+        tmp_path,
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     names = ", ".join(f"fpn_output{i}" for i in (2, 3, 4, 5))

@@ -1,6 +1,7 @@
-"""Weights that test why a Gram matrix per channel and one over all channels teach differently.
+r"""Weights that test why a Gram matrix per channel and one over all channels teach differently.
 
-    python docs/explanation.py --config-file configs/quickstart/pcka.yaml --output FOLDER
+    python -m pcka.experiments.permuted_teacher --config-file configs/quickstart/pcka.yaml \
+        --output FOLDER
 
 The config is that of a student with a trained teacher. Two files are written, each for an ordinary
 run with one more pair:
@@ -19,6 +20,8 @@ run with one more pair:
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.modeling import build_model
@@ -26,12 +29,13 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
+from pcka.cli import exit_status
 from pcka.detection import ConfigError, build_teacher, load_config, student_config
 from pcka.detection.importers import write_checkpoint
 
 
 @torch.no_grad()
-def permute_fpn(detector: nn.Module, order: Tensor) -> None:
+def permute_fpn(detector: Any, order: Tensor) -> None:
     """Reorder the channels of an FPN's output, and the heads that read them, in place.
 
     Args:
@@ -64,9 +68,9 @@ def permute_fpn(detector: nn.Module, order: Tensor) -> None:
         weight.copy_(weight.unflatten(1, (len(order), -1))[:, order].flatten(1, 2))
 
 
-def _readers(detector: nn.Module) -> list[nn.Module]:
+def _readers(detector: Any) -> list[nn.Module]:
     """The first layer of every head: the one that reads the FPN."""
-    heads = [detector.proposal_generator.rpn_head]
+    heads: list[Any] = [detector.proposal_generator.rpn_head]
     for name in ("box_head", "mask_head", "keypoint_head"):
         head = getattr(detector.roi_heads, name, None)
         heads += [] if head is None else head if isinstance(head, nn.ModuleList) else [head]
@@ -74,13 +78,13 @@ def _readers(detector: nn.Module) -> list[nn.Module]:
     return [next(m for m in head.modules() if isinstance(m, layers)) for head in heads]
 
 
-def shared_fpn(student: nn.Module, teacher: nn.Module) -> dict[str, Tensor]:
+def shared_fpn(student: Any, teacher: Any) -> dict[str, Tensor]:
     """Entries of the teacher's FPN for the student's state dict, layer by layer where all fit.
 
     Raises:
         ConfigError: no layer fits.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, layer in student.backbone.named_children():
         theirs = getattr(teacher.backbone, name, None)
         if not name.startswith("fpn_") or theirs is None:
@@ -97,23 +101,25 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 
-def main(args: argparse.Namespace) -> None:
+def write_files(args: argparse.Namespace) -> None:
+    """Write both files, and name them."""
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])
     teacher = build_teacher(cfg).model
     shared = shared_fpn(build_model(student_config(cfg)), teacher)
     path = os.path.join(args.output, "student_fpn.pth")
-    write_checkpoint(shared, path, author="the teacher's FPN, by docs/explanation.py")
+    write_checkpoint(shared, path, author="the teacher's FPN, by pcka")
     print(f"wrote {path}: {', '.join(dict.fromkeys(key.split('.')[1] for key in shared))}")
     channels = teacher.backbone.output_shape()["p2"].channels
     permute_fpn(
         teacher, torch.randperm(channels, generator=torch.Generator().manual_seed(args.seed))
     )
     path = os.path.join(args.output, "teacher_permuted.pth")
-    write_checkpoint(teacher.state_dict(), path, author="permuted by docs/explanation.py")
+    write_checkpoint(teacher.state_dict(), path, author="permuted by pcka")
     print(f"wrote {path}")
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,7 +127,9 @@ if __name__ == "__main__":
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0, help="of the permutation")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
-    try:
-        main(parser.parse_intermixed_args())
-    except ConfigError as error:
-        sys.exit(f"{os.path.basename(__file__)}: error: {error}")
+    args = parser.parse_intermixed_args(argv)
+    return exit_status("permuted_teacher", lambda: write_files(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
