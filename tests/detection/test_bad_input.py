@@ -1,8 +1,6 @@
 """Mistakes of users, and the messages that they get before training starts."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
 
-from pcka.detection import ConfigError, add_pcka_config, build_teacher, load_config
+from pcka.detection import ConfigError, build_teacher, load_config
 from pcka.detection.checks.preflight import check_run
 from pcka.detection.config_terms import term_specs
-from pcka.detection.data.coco_json import register_coco_json
 from pcka.detection.engine.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -158,124 +154,6 @@ def test_map_smaller_than_its_patches(tiny):
     with pytest.raises(ConfigError, match="centred CKA needs 3"):
         Trainer(tiny(*term(LOSS_ARGS=two, FEATURES=["p4"])))
     Trainer(tiny(*term(LOSS_ARGS={**two, "center": False}, FEATURES=["p4"])))
-
-
-@pytest.fixture
-def damaged(tmp_path, coco):
-    """``damaged(change)`` -> config for a copy of the data whose json went through ``change``."""
-
-    def make(change, classes=2):
-        folder = tmp_path / "data"
-        shutil.copytree(coco, folder)
-        content = json.loads((folder / "instances.json").read_text())
-        change(content, folder)
-        (folder / "instances.json").write_text(json.dumps(content))
-        cfg = get_cfg()
-        add_pcka_config(cfg)
-        cfg.MODEL.DEVICE = "cpu"
-        cfg.MODEL.MASK_ON = True
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-        name = f"damaged_{tmp_path.name}"
-        cfg.DATASETS.COCO_ROOT = str(folder)
-        cfg.DATASETS.COCO_JSON = [{"NAME": name, "JSON": "instances.json", "IMAGES": "images"}]
-        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
-        cfg.OUTPUT_DIR = str(tmp_path / "out")
-        return cfg
-
-    return make
-
-
-def first(key, value):
-    def change(content, folder):
-        content["annotations"][0][key] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda c, f: os.remove(f / "images" / "4.png"), "1 image file.*missing: 4.png"),
-        (first("bbox", [3, 3, 0, 9]), r"1 box\(es\) without area .*: 1:"),
-        (lambda c, f: (f / "images" / "4.png").write_bytes(b"PNG?"), r"4\.png \(unreadable, JSON"),
-        (
-            lambda c, f: c["images"][0].update(height=99),
-            r"0\.png \(64x80, JSON 99x80\): correct height",
-        ),
-        (lambda c, f: c["annotations"][0].pop("area"), "without area or iscrowd .*: 1:"),
-        (first("category_id", 4), "category that is not listed"),
-        (first("image_id", 999), "image that is not listed"),
-        (first("id", 2), r"annotation id\(s\) used twice: 2"),
-        (lambda c, f: c["annotations"].clear(), "no annotations at all"),
-        (lambda c, f: [a.update(iscrowd=1) for a in c["annotations"]], "no annotations at all"),
-        (first("bbox", [500, 3, 9, 9]), r"1 box\(es\) outside their image .*: 1:"),
-        (first("bbox", [float("nan"), 3, 9, 9]), "outside their image"),
-        (
-            lambda c, f: [a.pop("segmentation") for a in c["annotations"][:3]],
-            r"3 annotation\(s\) without segmentation .*: 1, 2, 3: .*MODEL.MASK_ON False",
-        ),
-        (first("id", 0), r"annotation id\(s\) 0: 0: start ids at 1"),
-        (lambda c, f: c["categories"][0].pop("name"), "lacks or garbles 'name'"),
-        (lambda c, f: c.pop("categories"), "is not COCO: it needs the lists"),
-        (lambda c, f: c["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
-        (
-            lambda c, f: c["categories"].append({"id": 9, "name": "third"}),
-            r"3 classes but MODEL.ROI_HEADS.NUM_CLASSES is 2: set .*NUM_CLASSES 3",
-        ),
-    ],
-)
-def test_coco_json(damaged, change, words):
-    with pytest.raises(ConfigError, match=words):
-        check_run(damaged(change))
-
-
-def test_training_and_validation_have_the_same_categories(damaged):
-    cfg = damaged(lambda c, f: None)
-    folder = Path(cfg.DATASETS.COCO_ROOT)
-    content = json.loads((folder / "instances.json").read_text())
-    content["categories"][0]["name"], content["categories"][1]["name"] = "light", "dark"
-    (folder / "swapped.json").write_text(json.dumps(content))
-    name = cfg.DATASETS.TRAIN[0] + "_swapped"
-    cfg.DATASETS.COCO_JSON.append({"NAME": name, "JSON": "swapped.json", "IMAGES": "images"})
-    cfg.DATASETS.TEST = (name,)
-    with pytest.raises(ConfigError, match="list different categories"):
-        check_run(cfg)
-
-
-def test_intact_coco_json_passes(damaged):
-    check_run(damaged(lambda c, f: None))
-
-
-def test_boxes_alone_are_enough_without_masks(damaged):
-    cfg = damaged(lambda c, f: [a.pop("segmentation") for a in c["annotations"]])
-    cfg.MODEL.MASK_ON = False
-    check_run(cfg)
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        ({"NAME": "x", "JSON": "a.json"}, r"COCO_JSON\[0\]: IMAGES is missing"),
-        ({"NAME": "x", "JSN": "a.json", "IMAGES": "i"}, "'JSN', did you mean 'JSON'"),
-        ("x.json", "is a mapping"),
-        ({"NAME": "tiny", "JSON": "other.json", "IMAGES": "images"}, "'tiny' already stands for"),
-    ],
-)
-def test_coco_json_entries(tiny, entry, words):
-    tiny()
-    with pytest.raises(ConfigError, match=words):
-        register_coco_json(tiny("DATASETS.COCO_JSON", [entry]))
-
-
-def test_data_that_is_not_there(tiny):
-    cfg = tiny()
-    cfg.DATASETS.COCO_JSON = [{"NAME": "away", "JSON": "no.json", "IMAGES": "images"}]
-    cfg.DATASETS.TRAIN = ("away", "never_heard_of")
-    with pytest.raises(ConfigError) as error:
-        check_run(cfg)
-    text = str(error.value)
-    assert "no annotation file" in text and "no.json" in text
-    assert "'never_heard_of' is not registered" in text  # both at once
 
 
 def test_output_folder_of_another_run(tiny):

@@ -2,17 +2,18 @@
 
 import json
 import os
-from collections import Counter
+import re
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from PIL import Image
 
 from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
-_EXIF_ORIENTATION = 0x0112
+from .coco_values import check_types, check_values
+from .image_files import check_images
+
 # Keys of the number of classes in one-stage detectors; the others have it in ROI_HEADS.
 _NUM_CLASSES_KEYS = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "FCOS": "MODEL.FCOS.NUM_CLASSES"}
 _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
@@ -27,8 +28,17 @@ def register_coco_json(cfg: CfgNode) -> None:
     for index, entry in enumerate(cfg.DATASETS.COCO_JSON):
         where = f"DATASETS.COCO_JSON[{index}]"
         check_keys(entry, _ENTRY_KEYS, required=_ENTRY_KEYS, where=where)
+        for key in _ENTRY_KEYS:
+            if not isinstance(entry[key], str):
+                raise ConfigError(f"{where}: {key} is a text, got {entry[key]!r}")
+        if not re.fullmatch(r"\w[\w.-]*", entry["NAME"], re.ASCII):
+            raise ConfigError(
+                f"{where}: NAME {entry['NAME']!r} is the name of a folder as well: use letters, "
+                "digits, _, - and . alone"
+            )
+        root = os.path.expanduser(cfg.DATASETS.COCO_ROOT)
         json_file, images = (
-            os.path.join(cfg.DATASETS.COCO_ROOT, entry[key]) for key in ("JSON", "IMAGES")
+            os.path.join(root, os.path.expanduser(entry[key])) for key in ("JSON", "IMAGES")
         )
         if entry["NAME"] not in DatasetCatalog:
             register_coco_instances(entry["NAME"], {}, json_file, images)
@@ -56,7 +66,11 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
         if name in own:
             evaluated = name in cfg.DATASETS.TEST
             found, categories = check_coco_json(
-                json_file, images, evaluated=evaluated, masks=cfg.MODEL.MASK_ON
+                json_file,
+                images,
+                evaluated=evaluated,
+                masks=cfg.MODEL.MASK_ON,
+                mask_format=cfg.INPUT.MASK_FORMAT,
             )
             problems += [f"data set {name!r}: {problem}" for problem in found]
             classes = len(categories)
@@ -97,7 +111,12 @@ def num_classes(cfg: CfgNode) -> int:
 
 
 def check_coco_json(
-    json_file: str, images: str, *, evaluated: bool = True, masks: bool = False
+    json_file: str,
+    images: str,
+    *,
+    evaluated: bool = True,
+    masks: bool = False,
+    mask_format: str = "polygon",
 ) -> tuple[list[str], dict]:
     """Return the problems of one COCO file, and its categories by id (empty if unreadable).
 
@@ -106,6 +125,7 @@ def check_coco_json(
         images: the folder of the images.
         evaluated: whether it is evaluated on, which takes more than training does.
         masks: whether the model learns masks.
+        mask_format: INPUT.MASK_FORMAT.
     """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
     if not os.path.isfile(json_file):
@@ -113,117 +133,19 @@ def check_coco_json(
     if not os.path.isdir(images):
         return [f"no image folder {images!r}: {remedy}"], {}
     try:
-        with open(json_file) as file:
+        with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         return [f"{json_file} is not JSON: {error}"], {}
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
         return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], {}
-    try:
-        categories = {c["id"]: c["name"] for c in content["categories"]}
-        return _check_content(content, images, evaluated, masks), categories
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return [f"{json_file} is not COCO: an entry lacks or garbles {error}"], {}
-
-
-def _check_content(content: dict, images: str, evaluated: bool, masks: bool) -> list[str]:
-    problems = []
-
-    def report(what: str, bad: list, remedy: str) -> None:
-        if bad:
-            shown = ", ".join(str(b) for b in bad[:5]) + (", ..." if len(bad) > 5 else "")
-            problems.append(f"{len(bad)} {what}: {shown}: {remedy}")
-
-    categories = {category["id"] for category in content["categories"]}
-    annotations = content["annotations"]
-    sizes = {i["id"]: (i["width"], i["height"]) for i in content["images"]}
-    paths = {i["file_name"]: os.path.join(images, i["file_name"]) for i in content["images"]}
-    missing = {name for name, path in paths.items() if not os.path.isfile(path)}
-    report(
-        "image file(s) missing",
-        sorted(missing),
-        f"put them under {images} or drop them from the JSON",
-    )
-    report(
-        "image(s) unreadable or of another size than the JSON says",
-        [
-            f"{i['file_name']} ({size or 'unreadable'}, JSON {i['height']}x{i['width']})"
-            for i in content["images"]
-            if i["file_name"] not in missing
-            and (size := _image_size(paths[i["file_name"]])) != f"{i['height']}x{i['width']}"
-        ],
-        "correct height and width",
-    )
-    report(
-        "image id(s) used twice",
-        [i for i, n in Counter(image["id"] for image in content["images"]).items() if n > 1],
-        "give each image an id of its own",
-    )
-    report(
-        "annotation id(s) used twice",
-        [i for i, n in Counter(a["id"] for a in annotations).items() if n > 1],
-        "give each annotation an id of its own",
-    )
-    report(
-        "annotation(s) of an image that is not listed (annotation ids)",
-        [a["id"] for a in annotations if a["image_id"] not in sizes],
-        "add the image or drop them",
-    )
-    report(
-        "annotation(s) of a category that is not listed (annotation ids)",
-        [a["id"] for a in annotations if a["category_id"] not in categories],
-        "add it to categories or drop them",
-    )
-    report(
-        "box(es) outside their image (annotation ids)",
-        [a["id"] for a in annotations if a["image_id"] in sizes and _outside(a, sizes)],
-        "boxes are [x, y, width, height] in pixels from the upper left corner",
-    )
-    report(
-        "box(es) without area (annotation ids)",
-        [a["id"] for a in annotations if not _has_area(a["bbox"])],
-        "boxes are [x, y, width, height] in pixels, width and height above 0",
-    )
-    if masks:
-        report(
-            "annotation(s) without segmentation (annotation ids)",
-            [a["id"] for a in annotations if not a.get("segmentation")],
-            "a model with masks needs them: add them, or set MODEL.MASK_ON False",
-        )
-    if evaluated:
-        report(
-            "annotation(s) without area or iscrowd (annotation ids)",
-            [a["id"] for a in annotations if "area" not in a or "iscrowd" not in a],
-            "COCO evaluation needs both: width times height, and 0",
-        )
-        # pycocotools reads the id 0 as "no match".
-        report("annotation id(s) 0", [0 for a in annotations if a["id"] == 0], "start ids at 1")
-    if all(a.get("iscrowd") for a in annotations):
-        problems.append("no annotations at all (but crowds): nothing to learn or to measure")
-    return problems
-
-
-def _has_area(box: list) -> bool:
-    return len(box) == 4 and box[2] > 0 and box[3] > 0
-
-
-def _outside(annotation: dict, sizes: dict) -> bool:
-    """Return whether a box has no pixel in its image, or is not a number."""
-    x, y, w, h = annotation["bbox"]
-    width, height = sizes[annotation["image_id"]]
-    return not (x < width and y < height and x + w > 0 and y + h > 0)
-
-
-def _image_size(path: str) -> str:
-    """Return ``HxW`` as detectron2 will read it, from the file's header; "" if unreadable."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError):
-        return ""
-    return f"{width}x{height}" if turned else f"{height}x{width}"
+    problems = check_types(content, evaluated=evaluated)
+    if problems:  # the other checks read these values
+        return problems, {}
+    problems = check_images(content["images"], images)
+    problems += check_values(content, masks=masks, mask_format=mask_format)
+    return problems, {c["id"]: c["name"] for c in content["categories"]}
 
 
 def _missing_builtin(name: str, json_file: str | None, images: str | None) -> str:
