@@ -82,11 +82,17 @@ def end_with_parent() -> None:
     A study that is killed would otherwise leave its runs behind, and a second one beside them.
     """
     parent = os.environ.pop(PARENT, "")
-    if not parent or sys.platform != "linux":
+    if parent:
+        end_with(int(parent))
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent, the process of this number, ends (Linux)."""
+    if sys.platform != "linux":
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before this line
+    if os.getppid() != parent:  # it ended before this line
         os.kill(os.getpid(), signal.SIGTERM)
 
 

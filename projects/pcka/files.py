@@ -1,5 +1,6 @@
 """Files that are whole or not there: written under a name of their own, then renamed."""
 
+import errno
 import json
 import os
 import socket
@@ -46,7 +47,11 @@ def save_tensors(path: str | os.PathLike, content: Any) -> None:
     import torch
 
     with replacing(path) as part:
-        torch.save(content, part)
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:
+            # torch's own writer reports a full disk by the offset that it could not reach.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def read_json(path: str | os.PathLike) -> Any:

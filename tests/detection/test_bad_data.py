@@ -4,10 +4,13 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from detector_runs import train
 from detectron2.config import get_cfg
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageOps
@@ -16,6 +19,7 @@ from pycocotools import mask as mask_codes
 from pcka.detection import ConfigError, add_pcka_config
 from pcka.detection.checks.preflight import check_run
 from pcka.detection.data.coco_json import register_coco_json
+from pcka.errors import RunError
 
 
 @pytest.fixture
@@ -289,6 +293,56 @@ def test_training_and_validation_have_the_same_categories(damaged):
     cfg.DATASETS.TEST = (name,)
     with pytest.raises(ConfigError, match="list different categories"):
         check_run(cfg)
+
+
+def test_images_too_elongated_for_their_size(damaged):
+    def change(content, folder):
+        Image.new("RGB", (2000, 5)).save(folder / "images" / "long.png")
+        entry = {"id": 77, "file_name": "long.png", "height": 5, "width": 2000}
+        content["images"].append(entry)
+
+    cfg = damaged(change)
+    check_run(cfg)
+    cfg.INPUT.MAX_SIZE_TEST = 96
+    words = r"MAX_SIZE_TEST 96 leaves no row or column: long\.png \(5x2000\): raise"
+    with pytest.raises(ConfigError, match=words):
+        check_run(cfg)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("weight", [0.0, 1.0], ids=["plain", "distilled"])
+def test_an_image_damaged_later_is_named(tiny, coco, tmp_path, caplog, workers, weight):
+    """In one line, whichever process of the loader finds it."""
+    shutil.copytree(coco, tmp_path / "data")
+    entry = {"NAME": f"later_{tmp_path.name}", "JSON": "instances.json", "IMAGES": "images"}
+    cfg = tiny("DATASETS.COCO_ROOT", str(tmp_path / "data"), "DATASETS.COCO_JSON", [entry],
+               "DATASETS.TRAIN", (entry["NAME"],), "DATASETS.TEST", (),
+               "DATALOADER.NUM_WORKERS", workers, "MODEL.PCKA.LOSS_WEIGHT", weight)  # fmt: skip
+    check_run(cfg)
+    for path in (tmp_path / "data" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(RunError, match=r"cannot use the image .*\.png: OSError: .*truncated") as e:
+        train(cfg)
+    assert "\n" not in str(e.value) and "Traceback" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_loaders_under_other_start_methods(tiny_yaml, tmp_path, method):
+    """In a process of its own, as the method is set once."""
+    (tmp_path / "start.py").write_text(
+        "import sys, torch.multiprocessing as mp\n"
+        "if __name__ == '__main__':\n"
+        "    from pcka.detection.train import main\n"
+        "    mp.set_start_method(sys.argv.pop(1))\n"
+        "    sys.exit(main())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, tmp_path / "start.py", method, "--config-file", tiny_yaml,
+         "SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "2", "OUTPUT_DIR", tmp_path / "run"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 def test_intact_coco_json_passes(damaged):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from pcka.detection import ConfigError, build_teacher, load_config
 from pcka.detection.checks.preflight import check_run
@@ -156,40 +157,105 @@ def test_map_smaller_than_its_patches(tiny):
     Trainer(tiny(*term(LOSS_ARGS={**two, "center": False}, FEATURES=["p4"])))
 
 
-def test_output_folder_of_another_run(tiny):
-    cfg = tiny()
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("SOLVER.MAX_ITER", 0, "MAX_ITER is 1 or more, got 0"),
+        ("SOLVER.CHECKPOINT_PERIOD", 0, "CHECKPOINT_PERIOD is 1 or more"),
+        ("SOLVER.BASE_LR", float("nan"), "BASE_LR is a finite number from 0 up, got nan"),
+        ("SOLVER.BASE_LR", -1.0, "BASE_LR is a finite number"),
+        ("SOLVER.STEPS", (9, 1), r"STEPS is iterations in ascending order, got \(9, 1\)"),
+        ("SOLVER.LR_SCHEDULER_NAME", "Nope", "LR_SCHEDULER_NAME is one of 'WarmupMultiStepLR'"),
+        ("SOLVER.MOMENTUM", 5.0, "MOMENTUM is from 0 up and below 1"),
+        ("INPUT.MIN_SIZE_TRAIN", (), "MIN_SIZE_TRAIN is one size in pixels or more"),
+        ("INPUT.MIN_SIZE_TRAIN", (-5,), "MIN_SIZE_TRAIN is one size in pixels or more"),
+        ("INPUT.FORMAT", "XYZ", "INPUT.FORMAT is one of 'BGR'"),
+        ("DATALOADER.NUM_WORKERS", -1, "NUM_WORKERS is 0 or more"),
+        ("SEED", 2**32, r"SEED is below 2\*\*32"),
+        ("OUTPUT_DIR", "", "OUTPUT_DIR is a folder"),
+        ("MODEL.DEVICE", "gpu", "DEVICE is cpu, cuda, .*, got 'gpu'"),
+        ("MODEL.DEVICE", "meta", "DEVICE is cpu, cuda"),
+        ("MODEL.PIXEL_STD", [0.0, 1.0, 1.0], "PIXEL_STD divides"),
+        ("MODEL.PIXEL_MEAN", [1.0], "PIXEL_MEAN is 3 finite number"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_fpn_bakbone", "did you mean 'build_resnet_fpn_b"),
+        ("MODEL.FPN.NORM", "XX", "FPN.NORM is one of"),
+        ("MODEL.FPN.OUT_CHANNELS", 0, "OUT_CHANNELS is 1 or more"),
+        ("MODEL.FPN.IN_FEATURES", ["res9"], r"IN_FEATURES \['res9'\] are not among"),
+        ("MODEL.PCKA.PICTURE_PERIOD", -5, "PICTURE_PERIOD is 0 or more"),
+        ("TEST.AUG.ENABLED", True, "test-time augmentation is not evaluated here"),
+    ],
+)
+def test_values_out_of_range(tiny, key, value, words):
+    with pytest.raises(ConfigError, match=words):
+        check_run(tiny(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.RPN.IN_FEATURES", ["p9"], r"student .* cannot be built: KeyError: 'p9' .*rpn\.py"),
+        ("MODEL.ROI_HEADS.NAME", "Nope", "No object named 'Nope' found in 'ROI_HEADS'"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16]], "AssertionError: Got sizes of length 2"),
+        ("DATALOADER.SAMPLER_TRAIN", "Nope", "data cannot be loaded: .*Unknown training sampler"),
+    ],
+)
+def test_what_detectron2_refuses_is_one_line(tiny, key, value, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        Trainer(tiny(key, value))
+    assert "\n" not in str(error.value)
+
+
+def test_errors_of_other_code_keep_their_traceback(tiny):
+    @BACKBONE_REGISTRY.register()
+    def build_broken_backbone(cfg, input_shape):
+        return torch.nn.Linear(2, 3)(torch.ones(5))
+
+    try:
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            Trainer(tiny("MODEL.BACKBONE.NAME", "build_broken_backbone"))
+    finally:
+        BACKBONE_REGISTRY._obj_map.pop("build_broken_backbone")
+
+
+def test_home_folder_in_paths(monkeypatch, tiny_yaml):
+    monkeypatch.setenv("HOME", "/somebody")
+    cfg = load_config(str(tiny_yaml), ["OUTPUT_DIR", "~/run", "MODEL.WEIGHTS", "~/a.pth"])
+    assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/somebody/run", "/somebody/a.pth")
+
+
+def test_a_student_of_a_lazy_config():
+    with pytest.raises(ConfigError, match=r"s\.py is a LazyConfig, .*configured by YAML"):
+        load_config("s.py")
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler",
+          "DATALOADER.REPEAT_THRESHOLD", 0.5], r"an image of 64x64 pixels, 32x32 in"),
+        (["INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.3, 0.3]], "cropped to 19x19, 32x32"),
+        (["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute",
+          "INPUT.CROP.SIZE", [20, 30]], "cropped to 20x30, 32x64"),
+    ],
+)  # fmt: skip
+def test_small_maps_with_other_samplers_and_crops(tiny, opts, words):
+    small = ("INPUT.MIN_SIZE_TRAIN", (32,), "MODEL.PCKA.TERMS.pcka.LOSS_ARGS.patch_size", [8, 2, 1])
+    cfg = tiny(*small, *opts)
     os.makedirs(cfg.OUTPUT_DIR)
-    check_run(cfg)  # an empty folder is nobody's
-    for name, words in (("student.yaml", "would be overwritten"), ("mine.pth", "holds a run")):
-        Path(cfg.OUTPUT_DIR, name).write_text("mine")
-        with pytest.raises(ConfigError, match=words):
-            check_run(cfg)
-        Path(cfg.OUTPUT_DIR, name).unlink()
-    Path(cfg.OUTPUT_DIR, "metrics.json").write_text("{}\n")
-    with pytest.raises(ConfigError, match="already holds a run: continue it with --resume"):
-        check_run(cfg)
-    Path(cfg.OUTPUT_DIR, "config.yaml").write_text(cfg.dump())
-    Path(cfg.OUTPUT_DIR, "last_checkpoint").write_text("model_0000001.pth")
-    check_run(cfg, resume=True)
-    check_run(tiny("SOLVER.MAX_ITER", 99), resume=True)  # a longer schedule is the same run
-    with pytest.raises(ConfigError, match=r"another model\. Different: MODEL\.FPN\.OUT_CHANNEL"):
-        check_run(tiny("MODEL.FPN.OUT_CHANNELS", 9), resume=True)
-    check_run(cfg, eval_only=True, resume=True)
+    with pytest.raises(ConfigError, match=words):
+        Trainer(cfg)
 
 
-def test_a_start_that_failed_can_be_corrected(tiny):
-    cfg = tiny()
-    os.makedirs(cfg.OUTPUT_DIR)
-    for name in ("config.yaml", "student.yaml", "log.txt"):
-        Path(cfg.OUTPUT_DIR, name).write_text("left by a run that stopped at once")
-    Path(cfg.OUTPUT_DIR, "metrics.json").touch()
-    check_run(cfg)
-
-
-def test_output_folder_that_cannot_be_written(tiny, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        check_run(tiny("OUTPUT_DIR", str(tmp_path / "file" / "run")))
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL.PCKA.STUDENT_META_ARCHITECTURE", "PanopticFPN"], "learns semantic segmentation"),
+        (["MODEL.KEYPOINT_ON", True], "takes the names of the keypoints"),
+    ],
+)
+def test_tasks_that_the_data_do_not_hold(tiny, opts, words):
+    with pytest.raises(ConfigError, match=words):
+        check_run(tiny(*opts))
 
 
 def test_terms_that_no_architecture_would_read(tiny):

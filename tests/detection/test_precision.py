@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from detector_runs import train
+from detectron2.utils.events import EventStorage
 
 from pcka.core import patch_cka
 from pcka.detection import ConfigError, Trainer
@@ -102,6 +103,34 @@ def test_clipping_sees_the_gradients_of_all_losses(tiny, dtype):
                  "student.backbone.fpn_output3.weight"):  # fmt: skip
         assert moved[name] == pytest.approx(largest, rel=0.01), name
     assert max(moved.values()) < 1.01 * largest
+
+
+STUDENTS = {
+    "Mask R-CNN": ("GeneralizedRCNN", "MODEL.MASK_ON", True),
+    "Cascade R-CNN": ("GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
+                      "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+    "RetinaNet": ("RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_narrow_resnet_fpn_backbone"),
+    "FCOS": ("FCOS", "MODEL.BACKBONE.NAME", "build_fcos_narrow_resnet_fpn_backbone"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("student", STUDENTS)
+def test_every_student_trains(tiny, batch, student, dtype):
+    """Losses of one batch are near those in float32, and reach the student."""
+    architecture, *opts = STUDENTS[student]
+    term = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}}]
+    cfg = tiny("MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture, *opts,
+               "MODEL.PCKA.TERMS", term)  # fmt: skip
+    model, inputs, found = Trainer.build_model(cfg).train(), batch((64, 96), (96, 64)), []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with EventStorage(), torch.autocast("cpu", TYPES[dtype], enabled=enabled):
+            found.append(model(inputs))
+    for name, loss in found[0].items():
+        assert found[1][name].item() == pytest.approx(loss.item(), rel=0.2, abs=0.05), name
+    sum(found[1].values()).backward()
+    assert model.student.backbone.fpn_lateral3.weight.grad.abs().sum() > 0
 
 
 def test_unknown_type_is_refused_early(tiny):

@@ -69,8 +69,9 @@ def test_whole_study(study_yaml, coco, tmp_path):
     # Again: nothing to train. One run lost: it alone.
     times = {p: p.stat().st_mtime_ns for p in out.rglob("model_final.pth")}
     lost = out / "pcka__batch_" / "seed1"
-    for name in ("summary.json", "last_checkpoint"):  # as if killed before its first checkpoint
-        (lost / name).unlink()
+    # As if killed before its first checkpoint.
+    for path in [lost / "summary.json", lost / "last_checkpoint", *lost.glob("*.pth")]:
+        path.unlink()
     again = study(study_yaml, coco)
     assert again.returncode == 0 and "1 of 3 runs to train" in again.stdout, again.stderr
     for path, time in times.items():

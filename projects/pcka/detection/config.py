@@ -1,6 +1,7 @@
 """Configuration keys of distillation, and a config read from a file and KEY VALUE pairs."""
 
 import copy
+import os
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -78,13 +79,19 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
     ship inside detectron2, which is code already, may use Python tags.
 
     Args:
-        config_file: path of a detectron2 YAML config; "" takes the defaults.
+        config_file: path of a detectron2 YAML config; "" takes the defaults. ``~`` is the home
+            folder, here and in the paths that the config names.
         opts: ``[KEY, VALUE, ...]``, merged last. An entry of a list is addressed by its NAME or
             its number: ``MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping batch``.
 
     Raises:
         ConfigError: no such file, bad YAML, a Python tag, an unknown key or a wrong type.
     """
+    if config_file.endswith(".py"):
+        raise ConfigError(
+            f"{config_file} is a LazyConfig, which can be a teacher (MODEL.PCKA.TEACHER."
+            "CONFIG_FILE); students are configured by YAML files, FCOS as well (MODEL.FCOS)"
+        )
     cfg = get_cfg()
     add_pcka_config(cfg)
     cfg = SafeCfgNode(cfg)
@@ -99,6 +106,15 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
         cfg.merge_from_list(copy.deepcopy(list(opts or [])))  # keys may lead into its lists
     except (KeyError, ValueError, AssertionError) as error:
         raise ConfigError(f"KEY VALUE pairs: {explain(error, cfg)}") from error
+    teacher = cfg.MODEL.PCKA.TEACHER
+    for node, key in (
+        (cfg, "OUTPUT_DIR"),
+        (cfg.MODEL, "WEIGHTS"),
+        (cfg.DATASETS, "COCO_ROOT"),
+        (teacher, "CONFIG_FILE"),
+        (teacher, "WEIGHTS"),
+    ):
+        node[key] = os.path.expanduser(node[key])
     return cfg
 
 

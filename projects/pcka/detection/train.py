@@ -8,11 +8,14 @@ From a checkout, tools/train_net.py is the same command.
 """
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
@@ -21,8 +24,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from pcka.cli import exit_status
+from pcka.cli import end_with, exit_status
 from pcka.detection.checks.preflight import check_run
+from pcka.detection.checks.run_folder import check_output_dir, is_finished
+from pcka.detection.checks.student_weights import check_complete
+from pcka.detection.checks.translation import refusing, report_once
 from pcka.detection.config import load_config, student_config
 from pcka.detection.config_terms import distils
 from pcka.detection.data.coco_json import register_coco_json
@@ -34,6 +40,7 @@ from pcka.detection.engine.processes import (
 )
 from pcka.detection.engine.trainer import Trainer
 from pcka.errors import ConfigError, RunError
+from pcka.run_lock import locked_folder
 
 PROGRAM = "train_net.py"
 
@@ -59,6 +66,7 @@ def start(args: argparse.Namespace) -> None:
         ConfigError: what keeps the run from starting, before any folder is made.
         RunError: a process that failed.
     """
+    args.num_gpus = args.num_gpus or 1  # 0 GPUs are one process
     cfg = load_config(args.config_file, args.opts)
     check_processes(cfg, args)
     machine, turn = machine_and_turn(args)
@@ -69,6 +77,9 @@ def start(args: argparse.Namespace) -> None:
             # On a shared disk, machine 0 may have begun to write.
             resume=args.resume or machine > 0,
         )
+    if args.resume and not args.eval_only and is_finished(cfg):
+        print(f"{cfg.OUTPUT_DIR} is finished: summary.json holds its results")
+        return
     try:
         run_processes(work, args, cfg.MODEL.DEVICE)
     except ProcessExitedException as error:
@@ -79,6 +90,8 @@ def start(args: argparse.Namespace) -> None:
 
 def work(args: argparse.Namespace) -> None:
     """Train or evaluate in one process of the run."""
+    if multiprocessing.parent_process() or dist.is_torchelastic_launched():
+        end_with(os.getppid())
     if comm.get_world_size() == 1:
         run(args)
         return
@@ -96,6 +109,16 @@ def run(args: argparse.Namespace) -> None:
     if args.eval_only:  # the run's own config and logs stay as they are
         cfg.OUTPUT_DIR = os.path.join(run_dir, "eval")
     cfg.freeze()
+    # The first process writes for all of them.
+    lock = locked_folder(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
+    with lock:
+        if comm.is_main_process() and not args.eval_only:
+            # Another run may have begun and ended since the first check.
+            check_output_dir(cfg, resume=args.resume)
+        _run_locked(cfg, args, run_dir)
+
+
+def _run_locked(cfg: CfgNode, args: argparse.Namespace, run_dir: str) -> None:
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pcka")
     if cfg.MODEL.DEVICE == "cpu":
@@ -111,9 +134,12 @@ def run(args: argparse.Namespace) -> None:
 
 def evaluate(cfg: CfgNode, run_dir: str, *, resume: bool) -> None:
     """Evaluate the student alone; no teacher is needed."""
-    model = build_model(student_config(cfg))
+    report_once()
+    with refusing("the student of this config cannot be built"):
+        model = build_model(student_config(cfg))
     checkpointer = StudentCheckpointer(model, save_dir=run_dir)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    check_complete(checkpointer.incompatible, cfg.MODEL.WEIGHTS or run_dir)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

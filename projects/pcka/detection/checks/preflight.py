@@ -1,17 +1,18 @@
 """Checks of a run before a model is built: config, data, weights, device and output folder."""
 
-import os
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from pcka.detection.config import META_ARCHITECTURE, ConfigError, config_differences, load_config
+from pcka.detection.config import META_ARCHITECTURE, ConfigError
 from pcka.detection.config_terms import distils
 from pcka.detection.data.coco_json import check_datasets, register_coco_json
 from pcka.detection.engine.precision import step_dtype
 from pcka.detection.modeling.teacher_source import teacher_source
 from pcka.detection.modeling.weights import fetch
+
+from .run_folder import check_last_checkpoint, check_output_dir
+from .values import check_values
 
 _DEMO = "To see it run without any of this: make demo"
 
@@ -31,11 +32,14 @@ def check_run(
         ConfigError: lists all problems that were found, each with its remedy.
     """
     check_meta_architecture(cfg)
+    wrong = check_values(cfg)
+    if wrong:
+        raise ConfigError("; ".join(wrong))
     step_dtype(cfg)
     distilling = not eval_only and distils(cfg) and teacher
     if not eval_only:
         check_output_dir(cfg, resume=resume)
-    elif not cfg.MODEL.WEIGHTS and not (resume and _has(cfg.OUTPUT_DIR, "last_checkpoint")):
+    elif not (resume and check_last_checkpoint(cfg.OUTPUT_DIR)) and not cfg.MODEL.WEIGHTS:
         raise ConfigError(
             "--eval-only without weights would measure random ones: set MODEL.WEIGHTS to a "
             "checkpoint, or add --resume to take the last one of OUTPUT_DIR"
@@ -50,6 +54,8 @@ def check_run(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU: set MODEL.DEVICE cpu, "
             "or install a torch build for your GPU"
         )
+    elif cfg.MODEL.DEVICE != "cpu":
+        problems += _check_device(cfg.MODEL.DEVICE)
     problems += check_datasets(cfg, list(dict.fromkeys(datasets)))
     wanted = [(cfg.MODEL.WEIGHTS, "the student's weights (MODEL.WEIGHTS)")]
     if distilling:
@@ -69,48 +75,10 @@ def check_run(
         elif path:
             problems.append(f"{what}: will be fetched from {path}, which needs network")
     if problems:
+        if len(problems) == 1:
+            raise ConfigError(f"this run cannot start: {problems[0]}")
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"this run cannot start:\n{lines}\n{_DEMO}")
-
-
-def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
-    """Check that a new run neither mixes with another one in its output folder nor overwrites it.
-
-    Raises:
-        ConfigError: the folder holds a run that is not resumed, or one of another model.
-    """
-    folder = cfg.OUTPUT_DIR
-    _check_writable(folder)
-    holds_run = any(
-        name.endswith(".pth") or name in ("last_checkpoint", "summary.json")
-        for name in (os.listdir(folder) if os.path.isdir(folder) else ())
-    ) or _has(folder, "metrics.json")
-    if not resume:
-        if holds_run:
-            raise ConfigError(
-                f"OUTPUT_DIR {folder} already holds a run: continue it with --resume, or set "
-                "another OUTPUT_DIR"
-            )
-        # A start that failed leaves its config and its log; a config alone is a file of the user.
-        own = [name for name in ("config.yaml", "student.yaml") if _has(folder, name)]
-        if own and not _has(folder, "log.txt"):
-            raise ConfigError(
-                f"OUTPUT_DIR {folder} holds a {own[0]} that is not of a run and would be "
-                "overwritten: set another OUTPUT_DIR"
-            )
-    elif _has(folder, "last_checkpoint") and _has(folder, "config.yaml"):
-        saved = os.path.join(folder, "config.yaml")
-        changed = [
-            key
-            for key in config_differences(load_config(saved), cfg)
-            if key.startswith("MODEL.") and key not in ("MODEL.DEVICE", "MODEL.WEIGHTS")
-        ]
-        if changed:
-            raise ConfigError(
-                f"cannot resume {folder}: it holds a run of another model. Different: "
-                + ", ".join(changed)
-                + f". Use its own {saved}, or set another OUTPUT_DIR"
-            )
 
 
 def check_meta_architecture(cfg: CfgNode) -> None:
@@ -129,6 +97,15 @@ def check_meta_architecture(cfg: CfgNode) -> None:
         raise ConfigError(f"{key} {name!r} is not registered: one of {', '.join(known)}")
 
 
+def _check_device(device: str) -> list[str]:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        return [f"MODEL.DEVICE {device!r} cannot be used: {reason}: set MODEL.DEVICE cpu"]
+    return []
+
+
 def _check_min_ap(cfg: CfgNode) -> list[str]:
     teacher = cfg.MODEL.PCKA.TEACHER
     problems = []
@@ -144,19 +121,3 @@ def _check_min_ap(cfg: CfgNode) -> list[str]:
             "data set, or set MIN_AP to 0"
         )
     return problems
-
-
-def _has(folder: str, name: str) -> bool:
-    path = os.path.join(folder, name)
-    return os.path.isfile(path) and os.path.getsize(path) > 0
-
-
-def _check_writable(folder: str) -> None:
-    parent = os.path.abspath(folder)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} cannot be written ({parent} is no folder that you may write to): "
-            "set another OUTPUT_DIR"
-        )

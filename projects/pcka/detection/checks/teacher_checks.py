@@ -8,7 +8,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetCatalog,
-    DatasetMapper,
     MetadataCatalog,
     build_detection_test_loader,
 )
@@ -17,6 +16,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
 from pcka.detection.config import ConfigError
+from pcka.detection.data.mapper import NamingMapper, naming
 from pcka.detection.engine.stream import random_state, set_random_state
 from pcka.detection.modeling.teacher import FrozenTeacher
 
@@ -42,7 +42,11 @@ def check_pixels(teacher: FrozenTeacher, cfg: CfgNode, dicts) -> list[str]:
     mean, std = (x.flatten().cpu().numpy() for x in teacher.pixel_statistics)
     warnings = constants_warnings(mean, std, teacher.input_format)
     indices = np.linspace(0, len(dicts) - 1, min(_IMAGES, len(dicts)), dtype=int)
-    images = [read_image(dicts[int(i)]["file_name"], cfg.INPUT.FORMAT) for i in indices]
+    images = []
+    for index in indices:
+        file_name = dicts[int(index)]["file_name"]
+        with naming(file_name):
+            images.append(read_image(file_name, cfg.INPUT.FORMAT))
     if teacher.flip_channels:
         images = [image[..., ::-1] for image in images]
     warnings += statistics_warnings(images, mean, std)
@@ -133,7 +137,7 @@ def check_ap(teacher: FrozenTeacher, cfg: CfgNode, device: torch.device) -> floa
     try:
         loader = build_detection_test_loader(
             dicts,
-            mapper=DatasetMapper(cfg, is_train=False),
+            mapper=NamingMapper(cfg, is_train=False),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
         evaluator = COCOEvaluator(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,7 +13,7 @@ from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
 from .coco_values import check_types, check_values
-from .image_files import check_images
+from .image_files import check_images, check_shapes
 
 # Keys of the number of classes in one-stage detectors; the others have it in ROI_HEADS.
 _NUM_CLASSES_KEYS = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "FCOS": "MODEL.FCOS.NUM_CLASSES"}
@@ -65,13 +66,21 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
         json_file, images = metadata.get("json_file"), metadata.get("image_root")
         if name in own:
             evaluated = name in cfg.DATASETS.TEST
+            resizings = []
+            if evaluated:
+                resizings.append(("TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+            if name in cfg.DATASETS.TRAIN:
+                shortest = min(cfg.INPUT.MIN_SIZE_TRAIN)
+                resizings.append(("TRAIN", shortest, cfg.INPUT.MAX_SIZE_TRAIN))
             found, categories = check_coco_json(
                 json_file,
                 images,
                 evaluated=evaluated,
                 masks=cfg.MODEL.MASK_ON,
                 mask_format=cfg.INPUT.MASK_FORMAT,
+                resizings=resizings,
             )
+            found += _check_task(cfg)
             problems += [f"data set {name!r}: {problem}" for problem in found]
             classes = len(categories)
             for other, theirs in categories_of.items():
@@ -96,12 +105,33 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
     return problems
 
 
+def _check_task(cfg: CfgNode) -> list[str]:
+    """Return what the student learns that a COCO file of DATASETS.COCO_JSON cannot teach."""
+    problems = []
+    name = student_architecture(cfg)
+    if name in ("PanopticFPN", "SemanticSegmentor"):
+        problems.append(
+            f"{name} learns semantic segmentation, which DATASETS.COCO_JSON does not hold: use a "
+            "data set of detectron2's with sem_seg, such as coco_2017_train_panoptic_separated"
+        )
+    if cfg.MODEL.KEYPOINT_ON:
+        problems.append(
+            "MODEL.KEYPOINT_ON takes the names of the keypoints and their mirror images, which "
+            "DATASETS.COCO_JSON does not hold: use a data set of detectron2's, such as "
+            "keypoints_coco_2017_train, or set it False"
+        )
+    return problems
+
+
+def student_architecture(cfg: CfgNode) -> str:
+    """Return the meta-architecture of the student."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    return cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE if name == META_ARCHITECTURE else name
+
+
 def num_classes_key(cfg: CfgNode) -> str:
     """Return the config key that holds the number of classes of this student."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name == META_ARCHITECTURE:
-        name = cfg.MODEL.PCKA.STUDENT_META_ARCHITECTURE
-    return _NUM_CLASSES_KEYS.get(name, "MODEL.ROI_HEADS.NUM_CLASSES")
+    return _NUM_CLASSES_KEYS.get(student_architecture(cfg), "MODEL.ROI_HEADS.NUM_CLASSES")
 
 
 def num_classes(cfg: CfgNode) -> int:
@@ -117,6 +147,7 @@ def check_coco_json(
     evaluated: bool = True,
     masks: bool = False,
     mask_format: str = "polygon",
+    resizings: Sequence[tuple[str, int, int]] = (),
 ) -> tuple[list[str], dict]:
     """Return the problems of one COCO file, and its categories by id (empty if unreadable).
 
@@ -126,6 +157,7 @@ def check_coco_json(
         evaluated: whether it is evaluated on, which takes more than training does.
         masks: whether the model learns masks.
         mask_format: INPUT.MASK_FORMAT.
+        resizings: how the images are resized, each as TRAIN or TEST, its MIN_SIZE and MAX_SIZE.
     """
     remedy = "check JSON, IMAGES and DATASETS.COCO_ROOT"
     if not os.path.isfile(json_file):
@@ -144,6 +176,7 @@ def check_coco_json(
     if problems:  # the other checks read these values
         return problems, {}
     problems = check_images(content["images"], images)
+    problems += check_shapes(content["images"], resizings)
     problems += check_values(content, masks=masks, mask_format=mask_format)
     return problems, {c["id"]: c["name"] for c in content["categories"]}
 

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Sequence
 
+from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 
 from .coco_values import describe
@@ -52,6 +54,30 @@ def check_images(images: list[dict], folder: str) -> list[str]:
     problems = describe("image file(s) missing", sorted(missing), where)
     for kind, names in faults.items():
         problems += describe(kind, names, _REMEDIES[kind])
+    return problems
+
+
+def check_shapes(images: list[dict], resizings: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Return the images that are so elongated that resizing leaves no row or column of them.
+
+    Args:
+        images: entries with ``file_name``, ``width`` and ``height``.
+        resizings: TRAIN or TEST, and its INPUT.MIN_SIZE and INPUT.MAX_SIZE.
+    """
+    problems = []
+    for split, short, longest in resizings:
+        lost = [
+            f"{i['file_name']} ({i['height']}x{i['width']})"
+            for i in images
+            if short > 0
+            and min(ResizeShortestEdge.get_output_shape(i["height"], i["width"], short, longest))
+            < 1
+        ]
+        problems += describe(
+            f"image(s) of which INPUT.MAX_SIZE_{split} {longest} leaves no row or column",
+            lost,
+            f"raise INPUT.MAX_SIZE_{split}, or cut these images into parts",
+        )
     return problems
 
 

@@ -84,6 +84,7 @@ class RandomStateHook(HookBase):
         alone = comm.get_world_size() == 1
         return {
             "stream_seed": self.trainer.data_loader.stream.seed,
+            "data": self.trainer.data_loader.stream.fingerprint,
             "processes": [self._own_state()] if alone else self._processes,
         }
 
@@ -94,6 +95,13 @@ class RandomStateHook(HookBase):
         if self._loaded is None:
             return
         trainer = self.trainer
+        before, now = self._loaded.get("data"), trainer.data_loader.stream.fingerprint
+        if before and before != now:
+            raise ConfigError(
+                f"cannot resume {trainer.cfg.OUTPUT_DIR}: DATASETS.TRAIN holds other data than at "
+                f"its start ({before['images']} images then, {now['images']} now, or other names "
+                "or annotations): put the data back, or start again in another OUTPUT_DIR"
+            )
         trainer._trainer.reset_data_loader(
             lambda: trainer.build_train_loader(
                 trainer.cfg, seed=self._loaded["stream_seed"], skip_steps=trainer.start_iter

@@ -74,6 +74,11 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
         here, world = (int(os.environ[key]) for key in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     else:
         here, world = args.num_gpus, args.num_gpus * args.num_machines
+        if here < 1 or args.num_machines < 1:
+            raise ConfigError(
+                f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines} are numbers "
+                "from 1 up"
+            )
     device, batch = cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH
     if device.startswith("cuda") and torch.cuda.is_available():
         if here > torch.cuda.device_count():

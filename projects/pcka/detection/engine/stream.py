@@ -5,7 +5,9 @@ worker processes whose random state no checkpoint holds. Here every draw is a fu
 (seed, position in the stream), and a resumed loader starts at the right position.
 """
 
+import hashlib
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 
@@ -41,6 +43,7 @@ class TrainingStream(IterableDataset):
     ):
         self.dicts = DatasetFromList(dicts, copy=True)
         self.sizes = np.array([(d["height"], d["width"]) for d in dicts])
+        self.fingerprint = _fingerprint(dicts)
         self.mapper = mapper
         self.seed = seed
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
@@ -88,6 +91,15 @@ class TrainingStream(IterableDataset):
             if sample is None:
                 raise RuntimeError(f"the mapper dropped {self.dicts[index]['file_name']}")
             yield sample
+
+
+def _fingerprint(dicts: list[dict]) -> dict:
+    """Return what identifies training data wherever it lies: names and numbers of annotations."""
+    entries = (
+        f"{os.path.basename(d['file_name'])} {len(d.get('annotations', ()))}\n" for d in dicts
+    )
+    digest = hashlib.sha256("".join(entries).encode()).hexdigest()
+    return {"images": len(dicts), "digest": digest}
 
 
 class _seeded:

@@ -1,15 +1,16 @@
 """detectron2's trainer, with COCO evaluation and a resume that continues the same run."""
 
+import itertools
 import logging
 import os
 import weakref
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetMapper,
+    build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
@@ -21,8 +22,11 @@ from detectron2.utils.logger import setup_logger
 
 from pcka.core import DistillTerms
 from pcka.core.losses.base import DistillLoss
+from pcka.detection.checks.student_weights import check_start
+from pcka.detection.checks.translation import refusing, report_once
 from pcka.detection.config import ConfigError
 from pcka.detection.config_terms import distils
+from pcka.detection.data.mapper import NamingMapper
 from pcka.detection.modeling.features import Detector
 
 from .checkpointer import StudentCheckpointer
@@ -57,17 +61,21 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        report_once()
         dtype = step_dtype(cfg)
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        loader = self.build_train_loader(cfg)
-        if hasattr(loader, "stream"):
-            check_maps(cfg, model.student, model.distill, loader.stream.sizes)
+        with refusing("the student of this config cannot be built"):
+            model = self.build_model(cfg)
+        with refusing("the optimizer of this config cannot be built"):
+            optimizer = self.build_optimizer(cfg, model)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with refusing("the training data cannot be loaded"):
+            loader = self.build_train_loader(cfg)
+            if distils(cfg):
+                check_maps(cfg, model.student, model.distill, image_sizes(cfg, loader))
         parts = share_model(model), loader, optimizer
         self._trainer = (
             SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
         )
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = StudentCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks([*hooks, *self.build_hooks()])
@@ -83,6 +91,9 @@ class Trainer(DefaultTrainer):
             ConfigError: a checkpoint that not all processes see.
         """
         super().resume_or_load(resume)
+        if self.start_iter == 0 and self.cfg.MODEL.WEIGHTS:
+            incompatible, student = self.checkpointer.incompatible, self.checkpointer.model
+            check_start(incompatible, student, self.cfg.MODEL.WEIGHTS)
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
             raise ConfigError(
@@ -94,7 +105,7 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None, skip_steps: int = 0):
         """Build detectron2's loader; with active terms, over a stream that a resume continues."""
         if not distils(cfg) or cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-            return super().build_train_loader(cfg)
+            return build_detection_train_loader(cfg, mapper=NamingMapper(cfg, is_train=True))
         dicts = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
@@ -105,7 +116,7 @@ class Trainer(DefaultTrainer):
         )
         stream = TrainingStream(
             dicts,
-            DatasetMapper(cfg, is_train=True),
+            NamingMapper(cfg, is_train=True),
             seed=comm.shared_random_seed() if seed is None else seed,
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
@@ -136,6 +147,12 @@ class Trainer(DefaultTrainer):
             return hooks
         # The summary comes last, because it holds the results of the final evaluation.
         return [*hooks, SummaryHook()]
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """Build detectron2's loader, with errors that name the image."""
+        mapper = NamingMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
@@ -172,21 +189,49 @@ def check_maps(cfg: CfgNode, student: Detector, distill: DistillTerms, sizes: np
     Raises:
         ConfigError: an image that is too small; names term, level, size and remedy.
     """
-    if cfg.INPUT.CROP.ENABLED:  # sizes are not known before a crop is drawn
-        return
     short = min(cfg.INPUT.MIN_SIZE_TRAIN)
     divisor = max(student.backbone.size_divisibility, 1)
     for height, width in sorted({tuple(size) for size in sizes.tolist()}):
-        h, w = height, width
-        if short > 0:
-            h, w = ResizeShortestEdge.get_output_shape(h, w, short, cfg.INPUT.MAX_SIZE_TRAIN)
-        h, w = (-(-side // divisor) * divisor for side in (h, w))
-        for key, pair in distill.pairings.items():
-            stride, loss = pair.stride, cast(DistillLoss, distill.losses[key])
-            try:
-                loss.check_map(-(-h // stride), -(-w // stride))
-            except ValueError as error:
-                raise ConfigError(
-                    f"MODEL.PCKA.TERMS: {key}: an image of {height}x{width} pixels, {h}x{w} in "
-                    f"the network, gives {error}"
-                ) from error
+        for h, w in smallest_crops(cfg, height, width):
+            crop = "" if (h, w) == (height, width) else f", cropped to {h}x{w}"
+            if short > 0:
+                h, w = ResizeShortestEdge.get_output_shape(h, w, short, cfg.INPUT.MAX_SIZE_TRAIN)
+            h, w = (-(-side // divisor) * divisor for side in (h, w))
+            for key, pair in distill.pairings.items():
+                stride, loss = pair.stride, cast(DistillLoss, distill.losses[key])
+                try:
+                    loss.check_map(-(-h // stride), -(-w // stride))
+                except ValueError as error:
+                    raise ConfigError(
+                        f"MODEL.PCKA.TERMS: {key}: an image of {height}x{width} pixels{crop}, "
+                        f"{h}x{w} in the network, gives {error}"
+                    ) from error
+
+
+def image_sizes(cfg: CfgNode, loader: Any) -> np.ndarray:
+    """Return height and width ``(n, 2)`` of the training images."""
+    if hasattr(loader, "stream"):
+        return loader.stream.sizes
+    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    return np.array([(d["height"], d["width"]) for d in dicts])
+
+
+def smallest_crops(cfg: CfgNode, height: int, width: int) -> list[tuple[int, int]]:
+    """Return the extreme crops of an image that INPUT.CROP may draw; itself without cropping."""
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED:
+        return [(height, width)]
+    a, b = crop.SIZE
+    if crop.TYPE == "absolute":
+        return [(min(int(a), height), min(int(b), width))]
+    if crop.TYPE == "absolute_range":
+        least, most = int(a), int(b)
+        return [
+            (min(h, height), min(w, width))
+            for h, w in itertools.product((least, most), (least, most))
+        ]
+    if crop.TYPE == "relative":
+        return [(int(height * a + 0.5), int(width * b + 0.5))]
+    return [
+        (int(height * h + 0.5), int(width * w + 0.5)) for h, w in itertools.product((a, 1), (b, 1))
+    ]

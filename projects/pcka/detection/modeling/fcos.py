@@ -4,12 +4,14 @@ The network and its parameter names are detectron2's own, so checkpoints also lo
 ``model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model`` (docs/guide.md).
 """
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_backbone, meta_arch
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from detectron2.modeling.meta_arch.fcos import FCOSHead
+from torch import Tensor
 
 from pcka.detection.config import ConfigError
 
@@ -29,6 +31,15 @@ class FCOS(meta_arch.FCOS):
     def __init__(self, **kwargs):
         """Arguments of ``detectron2.modeling.meta_arch.FCOS``, or a config node alone."""
         super().__init__(**kwargs)
+
+    def forward_training(self, images, features, predictions, gt_instances):
+        """Compute the losses of float32 predictions.
+
+        Under autocast the predictions are of a half type, the targets are not, and detectron2
+        copies one into the other.
+        """
+        predictions = [[_at_least_float32(p) for p in levels] for levels in predictions]
+        return super().forward_training(images, features, predictions, gt_instances)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -68,6 +79,10 @@ class FCOS(meta_arch.FCOS):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 @BACKBONE_REGISTRY.register()

@@ -6,6 +6,8 @@ from detectron2.modeling.backbone.fpn import FPN
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
+from pcka.errors import ConfigError
+
 from .fpn import build_fpn
 
 # The index of the last block of torchvision's `features` at each stride. The names are those of a
@@ -35,14 +37,14 @@ class MobileNetV2(Backbone):
             freeze_at: 1 freezes all before res2, 2 res2 as well, ..., like detectron2's ResNet.
 
         Raises:
-            ValueError: an output that does not exist, or an empty norm.
+            ConfigError: an output that does not exist, or an empty norm.
         """
         super().__init__()
         unknown = [name for name in out_features if name not in _STAGES]
         if unknown:
-            raise ValueError(f"MobileNetV2 has the features {', '.join(_STAGES)}, not {unknown}")
+            raise ConfigError(f"MobileNetV2 has the features {', '.join(_STAGES)}, not {unknown}")
         if not norm:
-            raise ValueError("MobileNetV2 needs a norm (MODEL.RESNETS.NORM), such as FrozenBN")
+            raise ConfigError("MobileNetV2 needs a norm (MODEL.RESNETS.NORM), such as FrozenBN")
         network = mobilenet_v2(norm_layer=lambda channels: get_norm(norm, channels))
         self.features = network.features[: _STAGES["res5"][0] + 1]
         self._out_features = list(out_features)
@@ -78,7 +80,7 @@ def build_mobilenet_v2_backbone(cfg, input_shape: ShapeSpec) -> MobileNetV2:
     mean (123.675, 116.28, 103.53) and standard deviation (58.395, 57.12, 57.375).
     """
     if input_shape.channels != 3:
-        raise ValueError(f"MobileNetV2 takes images of 3 channels, got {input_shape.channels}")
+        raise ConfigError(f"MobileNetV2 takes images of 3 channels, got {input_shape.channels}")
     return MobileNetV2(
         out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
         norm=cfg.MODEL.RESNETS.NORM,

@@ -8,6 +8,8 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 
+from pcka.errors import ConfigError
+
 from .fpn import build_fpn
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -29,7 +31,7 @@ def build_narrow_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
         The backbone: images ``(B, C, H, W)`` -> {"p2": ``(B, FPN.OUT_CHANNELS, H/4, W/4)``, ...}.
 
     Raises:
-        ValueError: a setting that these layouts do not have.
+        ConfigError: a setting that these layouts do not have.
     """
     return build_fpn(cfg, _build_narrow_resnet(cfg, input_shape))
 
@@ -50,13 +52,13 @@ def _build_narrow_resnet(cfg, input_shape: ShapeSpec) -> ResNet:
     """Build the bottom-up part: res2 .. res5 at strides 4, 8, 16, 32."""
     resnets = cfg.MODEL.RESNETS
     if resnets.DEPTH not in _BLOCKS:
-        raise ValueError(
+        raise ConfigError(
             f"build_narrow_resnet_fpn_backbone has MODEL.RESNETS.DEPTH {sorted(_BLOCKS)}, "
             f"got {resnets.DEPTH}; deeper ones are in build_resnet_fpn_backbone."
         )
     # Ignored in silence, these would train another network than the config says.
     if resnets.NUM_GROUPS != 1 or resnets.RES5_DILATION != 1 or any(resnets.DEFORM_ON_PER_STAGE):
-        raise ValueError(
+        raise ConfigError(
             "build_narrow_resnet_fpn_backbone has neither groups, dilation nor deformable "
             f"convolution, got MODEL.RESNETS NUM_GROUPS {resnets.NUM_GROUPS}, RES5_DILATION "
             f"{resnets.RES5_DILATION}, DEFORM_ON_PER_STAGE {resnets.DEFORM_ON_PER_STAGE}."

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from pcka.core import FeatureShape, Taps
+from pcka.detection.checks.translation import refusing
 from pcka.detection.config import ConfigError
 
 from .features import Detector, feature_modules, feature_shapes
@@ -112,7 +113,10 @@ def build_teacher(cfg: CfgNode) -> FrozenTeacher:
             "RGB can be turned into each other, set INPUT.FORMAT of both alike"
         )
     path = fetch(source.weights, "the teacher's weights (MODEL.PCKA.TEACHER.WEIGHTS)")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with (
+        refusing("the teacher of MODEL.PCKA.TEACHER cannot be built"),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+    ):
         model = source.build()
     _check_usable(model, cfg)
     checkpointer = SafeCheckpointer(model)
