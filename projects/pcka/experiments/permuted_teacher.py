@@ -63,7 +63,7 @@ def permute_fpn(detector: Any, order: Tensor) -> None:
             if value.dim():
                 value.copy_(value[order])
     for layer in _readers(detector):
-        weight = layer.weight
+        weight = layer.get_parameter("weight")
         # A linear layer reads (C, H, W), flattened.
         weight.copy_(weight.unflatten(1, (len(order), -1))[:, order].flatten(1, 2))
 
