@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcka.core import PatchCKA, cka, patch_cka, reference
-from pcka.core import resize as resizing
+from pcka.core import PatchCKA, cka, patch_cka, reference, resize
 from pcka.core.patches import PatchOptions, from_patches, to_patches
 
 F64 = torch.float64
@@ -123,17 +122,17 @@ def test_inside_a_compiled_model():
     assert not any("bmm" in code for code in graphs)  # the loss is not traced
 
 
-@pytest.mark.parametrize("resize", ["bilinear", "pad"])
+@pytest.mark.parametrize("how", ["bilinear", "pad"])
 @pytest.mark.parametrize("grouping", ["channel", "batch", "position"])
 @pytest.mark.parametrize(
     ("size", "patch"),
     [((13, 21), (4, 8)), ((50, 48), (16, 16)), ((1, 5), (4, 7)), ((8, 9), (4, 4))],
 )
-def test_patches_and_their_adjoint(size, patch, grouping, resize):
+def test_patches_and_their_adjoint(size, patch, grouping, how):
     x = torch.randn(2, 3, *size, dtype=F64)
-    options = PatchOptions(patch_size=patch, grouping=grouping, resize=resize)
+    options = PatchOptions(patch_size=patch, grouping=grouping, resize=how)
     cut = to_patches(x, options)
-    wanted = reference.cut_patches(x, patch, grouping, resize)
+    wanted = reference.cut_patches(x, patch, grouping, how)
     torch.testing.assert_close(cut, wanted, rtol=0, atol=1e-13)
     g = torch.randn_like(cut)
     back = from_patches(g, torch.full_like(x, torch.nan), options)
@@ -145,13 +144,11 @@ def test_patches_and_their_adjoint(size, patch, grouping, resize):
 
 def test_resizing_by_one_block_as_on_a_gpu(monkeypatch):
     x, g = torch.randn(2, 3, 13, 21, dtype=F64), torch.randn(2, 3, 16, 32, dtype=F64)
-    monkeypatch.setattr(resizing, "_blocks", resizing._blocks.__wrapped__)  # no cache
 
     def results():
-        return resizing.resize(x, 16, 32), resizing.resize_adjoint(g, torch.empty_like(x))
+        return resize.bilinear(x, 16, 32), resize.bilinear_adjoint(g, torch.empty_like(x))
 
     by_bands = results()
-    monkeypatch.setattr(resizing, "_in_one_block", lambda device: True)
-    monkeypatch.setattr(resizing, "_diagonals", None)
+    monkeypatch.setattr(resize, "BANDED_DEVICES", set())
     for found, wanted in zip(results(), by_bands, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-13)

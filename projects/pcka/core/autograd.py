@@ -1,4 +1,4 @@
-"""Autograd for values whose gradient is formed along with them."""
+"""Autograd for values whose gradients are computed together with them."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -23,40 +23,33 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     """
     if torch.compiler.is_dynamo_compiling():
         # ``disable`` imports the compiler, so it is called only where one compiles.
-        return torch.compiler.disable(_with_gradients)(compute, x, y)
-    return _with_gradients(compute, x, y)
-
-
-def _with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
+        return torch.compiler.disable(with_gradients)(compute, x, y)
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return with_gradients(compute, x, y)
     _keep_freed_memory()
     needs = x.requires_grad, y.requires_grad
     if torch.is_grad_enabled() and any(needs):
         return _WithGradients.apply(x, y, compute, needs)
     with torch.no_grad():
-        return _run(compute, x, y, (False, False))[0]
+        return compute(x, y, (False, False))[0]
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the memory that one step frees serve the next.
+    """Let the next step reuse the memory that one step frees.
 
-    glibc hands free memory at the end of the heap back to the system, to be faulted in again,
-    until a block as large as this one, larger than all that a step takes, has been freed.
+    glibc returns free memory at the end of the heap to the system, and the next step pays page
+    faults for it, until a block as large as this one (larger than any that a step takes) has been
+    freed once.
     """
     torch.empty(16 << 20, dtype=torch.uint8, device="cpu")
-
-
-def _run(compute: Compute, x: Tensor, y: Tensor, needs: tuple[bool, bool]) -> Sequence[Any]:
-    if not torch.is_autocast_enabled(x.device.type):
-        return compute(x, y, needs)
-    with torch.autocast(x.device.type, enabled=False):
-        return compute(x, y, needs)
 
 
 class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, compute, needs):
-        value, ctx.factor, *ctx.slopes = _run(compute, x, y, needs)
+        value, ctx.factor, *ctx.slopes = compute(x, y, needs)
         ctx.save_for_backward(x, y)
         ctx.compute, ctx.needs, ctx.dtypes = compute, needs, (x.dtype, y.dtype)
         return value
@@ -65,9 +58,10 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx, outer):
         slopes, ctx.slopes = ctx.slopes, None
         with torch.no_grad():
-            if slopes is None:  # a retained graph's second backward: the first gave them away
+            if slopes is None:  # the first backward of a retained graph has used them up
                 x, y = ctx.saved_tensors
-                _, _, *slopes = _run(ctx.compute, x, y, ctx.needs)
+                with torch.autocast(x.device.type, enabled=False):
+                    _, _, *slopes = ctx.compute(x, y, ctx.needs)
             # Multiply by the incoming gradient (the loss scale) before casting to half, or small
             # gradients underflow.
             scale = outer if ctx.factor == 1 else ctx.factor * outer
@@ -75,8 +69,8 @@ class _WithGradients(torch.autograd.Function):
                 slope if slope is None else slope.mul_(_expand(scale, slope)).to(ctx.dtypes[i])
                 for i, slope in enumerate(slopes)
             ]
-        # torch's once_differentiable would let a gradient penalty pass in silence where the
-        # incoming gradient is a constant.
+        # torch's once_differentiable stays silent where the incoming gradient is a constant: the
+        # gradient of a penalty on this gradient would then be missing without an error.
         if torch.is_grad_enabled():  # create_graph
             gradients = [
                 g if g is None else _Once.apply(g, outer, *ctx.saved_tensors) for g in gradients
@@ -85,7 +79,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Attaches a gradient to what it depends on, and refuses to be differentiated."""
+    """Attach a gradient to the tensors that it depends on; refuse to be differentiated."""
 
     @staticmethod
     def forward(ctx, gradient, *inputs):
@@ -99,5 +93,5 @@ class _Once(torch.autograd.Function):
 
 
 def _expand(outer: Tensor, slope: Tensor) -> Tensor:
-    """Shape ``(...)`` as ``(..., 1, 1, ...)``, to multiply a slope ``(..., N, D)``."""
+    """Reshape ``(...)`` to ``(..., 1, 1, ...)``, to multiply a slope ``(..., N, D)``."""
     return outer.reshape(outer.shape + (1,) * (slope.dim() - outer.dim()))

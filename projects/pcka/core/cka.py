@@ -5,15 +5,15 @@ Shapes: ``...`` any number of groups, each with its own CKA; N samples; Dx, Dy f
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from .autograd import with_gradients
 from .closed_form import cka_with_gradients
+from .grams import working_dtype
 
 
 def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) -> Tensor:
-    """How alike two representations relate the same N samples: 1 alike, 0 not at all.
+    """Return how alike two representations relate the same N samples: 1 alike, 0 not at all.
 
     ``CKA = <K, L> / (|K| |L|)`` with ``K = X X^T``, ``L = Y Y^T`` and Frobenius products.
     It does not change under orthogonal maps and isotropic scaling of either side or a
@@ -39,11 +39,6 @@ def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) ->
     """
     _check(x, y, center, debiased)
     return with_gradients(partial(_compute, center=center, debiased=debiased), x, y)
-
-
-def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """float32, or float64 where an input is."""
-    return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
 def _compute(x: Tensor, y: Tensor, needs, *, center: bool, debiased: bool):

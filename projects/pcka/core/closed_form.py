@@ -101,7 +101,7 @@ def uncentred_both_ways(
     gradients: list[Tensor | None] = [None, None]
     for i in (0, 1):
         if needs[i]:
-            common = share * pair.factor(i)
+            common = share * factor(sides[i].scale, pair.inverses[i], pair.live)
             operator = pair.gradient_operator(i).mul_(1 - share)
             operator.addcmul_(pair.normalized(i), common * inter, value=-1)
             toward = (cross if i == 0 else cross.mT) * (common * pair.inverses[1 - i])

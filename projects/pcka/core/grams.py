@@ -33,19 +33,9 @@ class Side(NamedTuple):
     noise: Tensor | float
 
 
-def standardize(x: Tensor, center: bool, spread: str | None = None) -> Side:
-    """Bring features ``(G, N, D)`` into a safe scale, and centre them if asked for.
-
-    Args:
-        x: float32 or float64.
-        center: subtract the mean over the samples.
-        spread: see :func:`~pcka.core.closed_form.cka_with_gradients`.
-    """
-    scale = None
-    if spread or not _is_safe(x):
-        size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
-        scale = scale_for(all_max_(size) if spread else size)[:, None, None]
-    return center_scaled(x, scale, center, spread)
+def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """Return the type to compute in: float32, or float64 if an input is."""
+    return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
 def scale_for(size: Tensor) -> Tensor:
@@ -54,13 +44,25 @@ def scale_for(size: Tensor) -> Tensor:
     return torch.frexp(size).mantissa / size
 
 
-def center_scaled(x: Tensor, scale: Tensor | None, center: bool, spread: str | None = None) -> Side:
-    """Multiply features ``(G, N, D)`` by a scale, and centre them if asked for."""
+def standardize(
+    x: Tensor, center: bool, spread: str | None = None, scale: Tensor | None = None
+) -> Side:
+    """Bring features ``(G, N, D)`` into a safe scale, and centre them if asked for.
+
+    Args:
+        x: float32 or float64.
+        center: subtract the mean over the samples.
+        spread: see :func:`~pcka.core.closed_form.cka_with_gradients`.
+        scale: ``(G, 1, 1)`` to multiply by; None finds one where x needs it.
+    """
+    if scale is None and (spread or not _is_safe(x)):
+        size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
+        scale = scale_for(all_max_(size) if spread else size)[:, None, None]
     if scale is not None:
         x = x * scale
     if not center:
         return Side(x, scale, 0.0)
-    # The mean is subtracted first, instead of H K H: far from the origin that cancels digits.
+    # Subtract the mean before the products: H K H cancels digits far from the origin.
     total, samples = x.sum(-2, keepdim=True), x.shape[-2]
     if spread == "samples":
         all_sum_(total)
@@ -118,10 +120,6 @@ class GramPair:
         value = torch.addcmul(self.live, self._distance, self.live, value=-0.5)
         self.value = value.clamp_(-1.0 if debiased else 0.0, 1.0)
 
-    def factor(self, side: int) -> Tensor:
-        """Return ``2 / |K|`` in the first scale, ``(G, 1, 1)``; side 0 is x, 1 is y."""
-        return factor(self._scales[side], self.inverses[side], self.live)
-
     def gradient_operator(self, side: int) -> Tensor:
         """Return ``(2/p) (L/q - CKA K/p)``, ``(G, N, N)``: times X it is the gradient of X.
 
@@ -130,7 +128,7 @@ class GramPair:
         # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
         operator = self._difference if side == 0 else self._difference * (self._distance / 2 - 1)
         operator = torch.addcmul(operator, self._first, self._distance, value=0.5)
-        return operator.mul_(self.factor(side))
+        return operator.mul_(factor(self._scales[side], self.inverses[side], self.live))
 
     def normalized(self, side: int) -> Tensor:
         """Return ``K/|K|`` or ``L/|L|``, ``(G, N, N)``."""

@@ -7,13 +7,13 @@ G groups, N = U V patches, D features of a patch within its group.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .resize import resize as bilinear
-from .resize import resize_adjoint as bilinear_adjoint
+from .resize import bilinear, bilinear_adjoint
 
 # grouping: what shares one Gram matrix (G) and what describes a patch in it (D).
 _AXES = {
@@ -70,7 +70,7 @@ class PatchOptions:
     @property
     def patch_shape(self) -> tuple[int, int]:
         """Height and width of a patch in cells."""
-        return patch_shape(self.patch_size)
+        return cast(tuple[int, int], self.patch_size)  # since __post_init__
 
     @property
     def share(self) -> float:

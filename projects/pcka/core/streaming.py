@@ -9,12 +9,10 @@ Shapes: B images, C channels, (H, W) map; G groups, N patches, D features of a p
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .cka import working_dtype
 from .closed_form import (
     Needs,
     ValueAndGradients,
@@ -23,7 +21,7 @@ from .closed_form import (
     uncentred_both_ways,
 )
 from .collectives import all_sum_, world_size
-from .grams import GramPair, Side, center_scaled, gram_matrix, scale_for
+from .grams import GramPair, Side, gram_matrix, scale_for, standardize, working_dtype
 from .patches import PatchOptions, from_patches, grid_shape, to_patches
 
 # The part of a map that is worked on at a time on a CPU, in bytes: it stays in the cache. A GPU
@@ -39,14 +37,17 @@ def patch_cka_with_gradients(
 ) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
     """Compute PCKA and its gradients: the ``compute`` of :func:`.with_gradients`.
 
+    This is the one place that chooses by device how to compute.
+
     Args:
-        student, teacher: ``(B, C, H, W)``, ``(B, C', H, W)``.
+        student, teacher: ``(B, C, H, W)``, ``(B, C', H, W)``, checked, of any floating type.
         needs: whether to form the gradient of the student and of the teacher.
-        options: of :func:`pcka.core.patch_cka`.
+        options: see :class:`PatchOptions`.
 
     Returns:
-        The mean CKA over the groups, ``()``; and a factor and two slopes, or None, of which the
-        gradients are the products.
+        The mean CKA over the groups, ``()``, in float32 (float64 if a map is); a factor; and for
+        each map a slope of its shape in that type, or None where it is not needed. A gradient is
+        the factor times the slope; backward overwrites the slopes.
     """
     maps, dtype = (student, teacher), working_dtype(student, teacher)
     gradients = [
@@ -137,23 +138,30 @@ def _with_inter(
     return (1 - share) * intra[0] + share * value, slopes[0], slopes[1]
 
 
-class _Image(NamedTuple):
+class _Image:
     """One image ``(1, C, H, W)`` of the grouping ``batch``, cut some channels at a time."""
 
-    pixels: Tensor
-    scale: Tensor  # (1, 1, 1), see scale_for; that of all channels, so of each part
-    dtype: torch.dtype
-    options: PatchOptions
+    def __init__(self, x: Tensor, dtype: torch.dtype, options: PatchOptions):
+        lowest, highest = torch.aminmax(x)  # resizing does not enlarge it
+        size = torch.maximum(highest, -lowest).to(dtype)
+        self.pixels, self.dtype, self.options = x, dtype, options
+        self.scale = scale_for(size).view(1, 1, 1)  # one scale, since the parts are added up
 
-    def sides(self) -> Iterator[tuple[Chunk, Side]]:
-        """Yield the channels' chunks with their patches ``(1, N, D)``, centred if asked for."""
-        for chunk in _chunks(self.pixels, "channel"):
-            patches = to_patches(self.pixels[chunk].to(self.dtype), self.options)
-            yield chunk, center_scaled(patches, self.scale, self.options.center)
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield indices of channels that are worked on at a time."""
+        return _chunks(self.pixels, "channel")
+
+    def side(self, chunk: Chunk) -> Side:
+        """Return the patches ``(1, N, D)`` of some channels, centred if asked for."""
+        return standardize(
+            to_patches(self.pixels[chunk].to(self.dtype), self.options),
+            self.options.center,
+            scale=self.scale,
+        )
 
     def gram(self) -> Side:
         """Add up the Gram matrices ``(1, N, N)`` of the channels."""
-        grams = (gram_matrix(side) for _, side in self.sides())
+        grams = (gram_matrix(self.side(chunk)) for chunk in self.chunks())
         matrix, scale, noise = next(grams)
         for gram in grams:
             matrix += gram.values
@@ -182,17 +190,14 @@ def _cka_by_channels(
     options: PatchOptions,
 ) -> Tensor:
     """Do the work of :func:`_cka_of_chunk` for one image, some channels at a time."""
-    images = [_image(m, dtype, options) for m in maps]
+    images = [_Image(m, dtype, options) for m in maps]
     pair = GramPair(images[0].gram(), images[1].gram(), options.debiased)
     for i, (image, gradient) in enumerate(zip(images, gradients, strict=True)):
         if gradient is not None:
             operator = pair.gradient_operator(i)
-            for chunk, side in image.sides():
-                from_patches(torch.bmm(operator, side.values), gradient[chunk], options)
+            for chunk in image.chunks():
+                # A name would keep a chunk alive while the next one is computed.
+                from_patches(
+                    torch.bmm(operator, image.side(chunk).values), gradient[chunk], options
+                )
     return pair.value.flatten()
-
-
-def _image(x: Tensor, dtype: torch.dtype, options: PatchOptions) -> _Image:
-    lowest, highest = torch.aminmax(x)  # resizing does not enlarge it
-    size = torch.maximum(highest, -lowest).to(dtype)
-    return _Image(x, scale_for(size).view(1, 1, 1), dtype, options)

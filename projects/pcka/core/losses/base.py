@@ -7,7 +7,7 @@ from functools import wraps
 import torch
 from torch import Tensor, nn
 
-from pcka.core.cka import working_dtype
+from pcka.core.grams import working_dtype
 
 
 class DistillLoss(nn.Module):

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcka.core.cka import cka, working_dtype
+from pcka.core.cka import cka
 from pcka.core.collectives import gather_samples
+from pcka.core.grams import working_dtype
 from pcka.core.patches import check_choice, check_estimator
 
 from .base import DistillLoss, check_positive

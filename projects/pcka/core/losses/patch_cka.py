@@ -1,6 +1,6 @@
 """PCKA: CKA between the patches of two feature maps (arXiv 2401.11824, section 3.3)."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -14,16 +14,20 @@ from pcka.core.streaming import patch_cka_with_gradients
 from .base import DistillLoss
 
 
-def patch_cka(student: Tensor, teacher: Tensor, **options: Any) -> Tensor:
+def patch_cka(
+    student: Tensor, teacher: Tensor, options: PatchOptions | None = None, **keywords: Any
+) -> Tensor:
     """Return the mean CKA over the groups of two maps.
 
-    :func:`pcka.core.reference.patch_cka` is the same in the lines of its definition.
+    :func:`pcka.core.reference.patch_cka` is its definition.
 
     Args:
         student: ``(B, C, H, W)``.
         teacher: ``(B, C', H, W)``; C' may differ from C with the groupings ``batch`` and
             ``position`` unless ``inter``.
-        options: see :class:`pcka.core.PatchOptions`.
+        options: how to cut and compare the maps.
+        keywords: fields of :class:`pcka.core.PatchOptions`, in place of the object or of some of
+            its values: ``patch_cka(student, teacher, patch_size=8, grouping="batch")``.
 
     Returns:
         a scalar in [0, 1] (debiased: [-1, 1]). Differentiable once.
@@ -32,7 +36,14 @@ def patch_cka(student: Tensor, teacher: Tensor, **options: Any) -> Tensor:
         ValueError: options or shapes that do not fit, or too few patches for a signal.
         TypeError: inputs that are not floating point, or an option that does not exist.
     """
-    return _patch_cka(student, teacher, PatchOptions(**options))
+    if options is None:
+        options = PatchOptions(**keywords)
+    elif keywords:
+        options = replace(options, **keywords)
+    _check_maps(student, teacher, options)
+    if options.gather:
+        check_same_shape(student)
+    return with_gradients(partial(patch_cka_with_gradients, options=options), student, teacher)
 
 
 class PatchCKA(DistillLoss):
@@ -62,14 +73,7 @@ class PatchCKA(DistillLoss):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return a scalar in [0, 1] (debiased: [0, 2]) of ``(B, C, H, W)``, ``(B, C', H, W)``."""
-        return 1 - _patch_cka(student, teacher, self.patch_options)
-
-
-def _patch_cka(student: Tensor, teacher: Tensor, options: PatchOptions) -> Tensor:
-    _check_maps(student, teacher, options)
-    if options.gather:
-        check_same_shape(student)
-    return with_gradients(partial(patch_cka_with_gradients, options=options), student, teacher)
+        return 1 - patch_cka(student, teacher, self.patch_options)
 
 
 def _check_maps(student: Tensor, teacher: Tensor, options: PatchOptions) -> None:
