@@ -2,14 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 # (x, y, needs) -> value, factor, slope of x or None, slope of y or None. The gradients are factor
-# times the slopes. The value is a scalar, or (...) of which each entry depends on x[i] and y[i].
+# times the slopes; a slope is a tensor or an UnfinishedGradient. The value is a scalar, or (...) of
+# which each entry depends on x[i] and y[i].
 Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
+
+
+class UnfinishedGradient(Protocol):
+    """A gradient whose last step, which needs the incoming gradient, is left to backward."""
+
+    def gradient(self, outer: Tensor, factor: float) -> Tensor:
+        """Return the gradient in the type of its input, times ``factor`` and ``outer (...)``."""
+
+
+Slope = Tensor | UnfinishedGradient
 
 
 def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
@@ -62,11 +73,8 @@ class _WithGradients(torch.autograd.Function):
                 x, y = ctx.saved_tensors
                 with torch.autocast(x.device.type, enabled=False):
                     _, _, *slopes = ctx.compute(x, y, ctx.needs)
-            # Multiply by the incoming gradient (the loss scale) before casting to half, or small
-            # gradients underflow.
-            scale = outer if ctx.factor == 1 else ctx.factor * outer
             gradients = [
-                slope if slope is None else slope.mul_(_expand(scale, slope)).to(ctx.dtypes[i])
+                slope if slope is None else _finish(slope, outer, ctx.factor).to(ctx.dtypes[i])
                 for i, slope in enumerate(slopes)
             ]
         # torch's once_differentiable stays silent where the incoming gradient is a constant: the
@@ -92,6 +100,11 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _expand(outer: Tensor, slope: Tensor) -> Tensor:
-    """Reshape ``(...)`` to ``(..., 1, 1, ...)``, to multiply a slope ``(..., N, D)``."""
-    return outer.reshape(outer.shape + (1,) * (slope.dim() - outer.dim()))
+def _finish(slope: Slope, outer: Tensor, factor: float) -> Tensor:
+    """Return the gradient that a slope ``(..., N, D)`` and an incoming gradient ``(...)`` make."""
+    if not isinstance(slope, Tensor):
+        return slope.gradient(outer, factor)
+    # Multiply by the incoming gradient (the loss scale) before casting to half, or small
+    # gradients underflow.
+    scale = outer if factor == 1 else factor * outer
+    return slope.mul_(scale.reshape(scale.shape + (1,) * (slope.dim() - scale.dim())))

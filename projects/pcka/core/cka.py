@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
+from . import kernels
 from .autograd import with_gradients
 from .closed_form import cka_with_gradients
 from .grams import working_dtype
@@ -42,6 +43,8 @@ def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) ->
 
 
 def _compute(x: Tensor, y: Tensor, needs, *, center: bool, debiased: bool):
+    if kernels.covers_matrices(x, y, debiased):
+        return kernels.cka_with_gradients(x, y, needs, center)
     dtype = working_dtype(x, y)
     groups = [t.to(dtype).unsqueeze(0).flatten(0, -3) for t in (x, y)]
     value, *gradients = cka_with_gradients(*groups, center=center, debiased=debiased, needs=needs)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from . import kernels
+from .autograd import Slope
 from .closed_form import (
     Needs,
     ValueAndGradients,
@@ -24,8 +26,8 @@ from .collectives import all_sum_, world_size
 from .grams import GramPair, Side, gram_matrix, scale_for, standardize, working_dtype
 from .patches import PatchOptions, from_patches, grid_shape, to_patches
 
-# The part of a map that is worked on at a time on a CPU, in bytes: it stays in the cache. A GPU
-# works on whole maps, since a launch costs more than memory.
+# The part of a map that is worked on at a time on a CPU, in bytes: it stays in the cache. What has
+# no kernel works on whole maps on a GPU, since a launch costs more than memory.
 WORKSPACE_BYTES = 2 << 20
 
 Maps = Sequence[Tensor]  # the student's (B, C, H, W) and the teacher's (B, C', H, W)
@@ -34,7 +36,7 @@ Chunk = tuple[slice, ...]  # an index of a map
 
 def patch_cka_with_gradients(
     student: Tensor, teacher: Tensor, needs: Needs, options: PatchOptions
-) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, float, Slope | None, Slope | None]:
     """Compute PCKA and its gradients: the ``compute`` of :func:`.with_gradients`.
 
     This is the one place that chooses by device how to compute.
@@ -46,9 +48,12 @@ def patch_cka_with_gradients(
 
     Returns:
         The mean CKA over the groups, ``()``, in float32 (float64 if a map is); a factor; and for
-        each map a slope of its shape in that type, or None where it is not needed. A gradient is
-        the factor times the slope; backward overwrites the slopes.
+        each map a slope, or None where it is not needed: a tensor of the map's shape in that type,
+        or on a GPU what becomes one in backward. A gradient is the factor times the slope;
+        backward overwrites the slopes.
     """
+    if kernels.covers_maps(student, teacher, options):
+        return kernels.patch_cka_with_gradients(student, teacher, needs, options)
     maps, dtype = (student, teacher), working_dtype(student, teacher)
     gradients = [
         torch.empty(m.shape, dtype=dtype, device=m.device) if need else None
