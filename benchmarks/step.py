@@ -58,35 +58,26 @@ def inputs(batch, size, classes):
     return found
 
 
-def main():
-    parser = argument_parser(__doc__.splitlines()[0], rounds=7)
-    parser.add_argument("--config-file", default=str(CONFIG))
-    parser.add_argument("--size", type=int, nargs=2, default=[320, 544], metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--amp", choices=["float16", "bfloat16"])
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
-    args = parser.parse_intermixed_args()
-    device = prepare(args)
-    cfg = load_config(args.config_file, ["MODEL.DEVICE", str(device), *args.opts])
+def measure(cfg, size, batch, amp, rounds):
+    """Return medians in seconds and peak bytes of the three calls, by name."""
     torch.manual_seed(0)
     model = build(cfg)
-    batch = inputs(args.batch, args.size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    device = model.student.device
+    images = inputs(batch, size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
-    autocast = nullcontext()
-    if args.amp:
-        autocast = torch.autocast(device.type, getattr(torch, args.amp))
+    autocast = torch.autocast(device.type, getattr(torch, amp)) if amp else nullcontext()
 
     def step(detector):
         torch.manual_seed(0)  # the same proposals are drawn
         with autocast:
-            losses = detector(batch)
+            losses = detector(images)
         sum(losses.values()).backward()
         optimizer.step()
         optimizer.zero_grad()  # last: a step's memory then is its own
 
     def teacher():
         with autocast:
-            return model.teacher(batch, device)
+            return model.teacher(images, device)
 
     calls = {
         "student": lambda: step(model.student),
@@ -97,24 +88,42 @@ def main():
         for call in calls.values():
             call()
         memory = {name: peak_bytes(call, device) for name, call in calls.items()}
-        times = medians(calls, device, args.rounds)
+        times = medians(calls, device, rounds)
     read = {pair.teacher for pair in model.distill.pairings.values()}
     features = sum(f.numel() * f.element_size() for n, f in teacher().items() if n in read)
     weights = sum(p.numel() * p.element_size() for p in model.teacher.model.parameters())
+    return times, memory | {"features": features, "weights": weights}
 
+
+def ratio(times):
+    """Return how long distilling takes, in times of the student and the teacher's backbone."""
+    return times["distillation"] / (times["student"] + times["teacher's backbone"])
+
+
+def main():
+    parser = argument_parser(__doc__.splitlines()[0], rounds=7)
+    parser.add_argument("--config-file", default=str(CONFIG))
+    parser.add_argument("--size", type=int, nargs=2, default=[320, 544], metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--amp", choices=["float16", "bfloat16"])
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    args = parser.parse_intermixed_args()
+    device = prepare(args)
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", str(device), *args.opts])
+    times, memory = measure(cfg, args.size, args.batch, args.amp, args.rounds)
     height, width = args.size
     print(f"{describe(device)}; {Path(args.config_file).name} {' '.join(args.opts)}")
     how = f"B={args.batch}, {height}x{width} pixels, {args.amp or 'float32'}"
     print(f"{how}, medians of {args.rounds}")
     print("\n| | milliseconds | peak MB |\n|---|---|---|")
-    for name in calls:
+    for name in times:
         print(f"| {name} | {1e3 * times[name]:.0f} | {memory[name] / MB:.0f} |")
-    ratio = times["distillation"] / (times["student"] + times["teacher's backbone"])
-    print(f"\ndistillation over student + teacher: {ratio:.3f}")
+    print(f"\ndistillation over student + teacher: {ratio(times):.3f}")
     extra = memory["distillation"] - memory["student"]
     print(
         f"memory of the distillation step over the student's: {extra / MB:.0f} MB; the teacher's "
-        f"features that the terms read: {features / MB:.0f} MB, its weights: {weights / MB:.0f} MB"
+        f"features that the terms read: {memory['features'] / MB:.0f} MB, its weights: "
+        f"{memory['weights'] / MB:.0f} MB"
     )
 
 
