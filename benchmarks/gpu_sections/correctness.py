@@ -47,7 +47,7 @@ def _errors(
     value = patch_cka(student, teacher, **options)
     gradients = torch.autograd.grad(value, [student, teacher])
     chosen = PatchOptions(**options)
-    x, y = ((t.detach().double() / scale).requires_grad_() for t in (student, teacher))
+    x, y = ((t.detach().double().cpu() / scale).requires_grad_() for t in (student, teacher))
     exact = reference.patch_cka(
         x,
         y,
@@ -60,7 +60,7 @@ def _errors(
     )
     wanted = torch.autograd.grad(exact, [x, y])
     errors = [
-        ((g.double() * scale - w).norm() / w.norm()).item()
+        ((g.double().cpu() * scale - w).norm() / w.norm()).item()
         for g, w in zip(gradients, wanted, strict=True)
     ]
     return abs(value.item() - exact.item()), max(errors)
@@ -131,12 +131,12 @@ def _matrices(device: torch.device, toy: bool) -> Found:
             x, y = (_draw(device, (rows, columns), i).to(dtype).requires_grad_() for i in (0, 1))
             value = feature_cka(x, y)
             gradient = torch.autograd.grad(value, x)[0]
-            a = x.detach().double().requires_grad_()
-            exact = reference.cka(a.cpu(), y.double().cpu())
+            a = x.detach().double().cpu().requires_grad_()
+            exact = reference.cka(a, y.detach().double().cpu())
             wanted = torch.autograd.grad(exact, a)[0]
             name = f"{rows}x{columns} {str(dtype)[6:]}"
             yield f"feature_cka value: {name}", abs(value.item() - exact.item()), value_limit
-            error = ((gradient.double() - wanted).norm() / wanted.norm()).item()
+            error = ((gradient.double().cpu() - wanted).norm() / wanted.norm()).item()
             yield f"feature_cka gradient: {name}", error, limit
     x, y = (_draw(device, (3, 5, 7, 10), i).requires_grad_() for i in (2, 3))
     outer = _draw(device, (3, 5), 4)
@@ -144,7 +144,7 @@ def _matrices(device: torch.device, toy: bool) -> Found:
     a = x.detach().double().cpu().requires_grad_()
     values = [
         reference.cka(p, q)
-        for p, q in zip(a.flatten(0, 1), y.double().cpu().flatten(0, 1), strict=True)
+        for p, q in zip(a.flatten(0, 1), y.detach().double().cpu().flatten(0, 1), strict=True)
     ]
     total = (torch.stack(values) * outer.double().cpu().flatten()).sum()
     wanted = torch.autograd.grad(total, a)[0]

@@ -3,7 +3,8 @@
 =================  ================================================================================
 ``cells``          kernels that read and write maps: means, patches, adjoint of resizing
 ``products``       kernels on patches: Gram matrices, their comparison, gradient
-``level``          what one level launches, in which order, in which memory
+``plan``           what a comparison launches, worked out once for all maps of these sizes
+``level``          PCKA and CKA by these kernels: memory, and the order of the launches
 ``launch``         starting a kernel without Triton's bookkeeping of every call
 ``tiles``          tile sizes, and the card that they were chosen on
 =================  ================================================================================

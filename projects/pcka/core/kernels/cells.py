@@ -16,9 +16,13 @@ from .launch import Kernel
 def _place(cell, size, resized):
     """Return the two cells of a map that make a resized cell, and the weight of the second."""
     # Computed in integers: a position far from 0 in float32 has lost digits of the weight.
+    step = 2 * resized
     position = tl.maximum((2 * cell + 1) * size - resized, 0)
-    first = position // (2 * resized)
-    weight = (position - first * (2 * resized)).to(tl.float32) / (2 * resized)
+    # A division of integers is slow: divide floats, and put right what rounding did.
+    first = (position.to(tl.float32) / step).to(tl.int32)
+    rest = position - first * step
+    first += tl.where(rest < 0, -1, tl.where(rest >= step, 1, 0))
+    weight = (position - first * step).to(tl.float32) / step
     return first, tl.minimum(first + 1, size - 1), weight
 
 

@@ -1,11 +1,11 @@
 """Launching Triton kernels with little work on the host.
 
-``kernel[grid](...)`` looks at every argument of every launch to find the variant to run: some 50
-microseconds for the long argument lists here, more than most of the kernels take. A
-:class:`Kernel` remembers the variant by the few things that can change it.
+``kernel[grid](...)`` looks at all arguments of every launch to find the variant to run: for the
+long argument lists here that takes longer than the kernels. A :class:`Launch` looks once, and
+needs no more than addresses from then on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,69 +13,92 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-# The variants of a kernel, by device, types, alignment and constants: a test counts them.
-_Variants = dict[tuple[Any, ...], Any]
-
 
 class Kernel:
     """A Triton kernel whose variants do not depend on sizes.
 
-    Integers are never specialised, so that a map of another size finds the same machine code. The
-    constants of the kernel come last in its signature.
+    In its signature pointers come first, with names that end in ``_ptr``, then numbers, which are
+    never specialised, so that maps of other sizes run the same machine code, then constants.
+
+    Attributes:
+        variants: the hashes of the variants that have been compiled or loaded.
     """
 
     def __init__(self, function: Any):
-        annotated = function.__annotations__
-        names = function.__code__.co_varnames[: function.__code__.co_argcount]
-        self.constants = [n for n in names if annotated.get(n) is triton.language.constexpr]
-        sizes = [n for n in names if n not in self.constants]
-        self.function = triton.jit(function, do_not_specialize=sizes[_pointers(sizes) :])
-        self.variants: _Variants = {}
+        code, annotated = function.__code__, function.__annotations__
+        names = code.co_varnames[: code.co_argcount]
+        numbers = [
+            name
+            for name in names
+            if annotated.get(name) is not triton.language.constexpr and not name.endswith("_ptr")
+        ]
+        self.function = triton.jit(function, do_not_specialize=numbers)
+        self.variants: set[str] = set()
 
-    def __call__(
+    def launch(
         self,
         grid: tuple[int, int, int],
-        tensors: Sequence[Tensor],
+        arguments: Sequence[Tensor | int | float],
+        constants: Mapping[str, Any],
+        warps: int,
+        stages: int,
+    ) -> Any:
+        """Launch the kernel as Triton does it; return the variant that ran, if it is compiled."""
+        options = {"num_warps": warps, "num_stages": stages}
+        compiled = self.function[grid](*arguments, **constants, **options)
+        if not isinstance(self.function, JITFunction):
+            return None  # the interpreter
+        self.variants.add(compiled.hash)
+        return compiled
+
+
+class Launch:
+    """A launch of which all is known but the addresses.
+
+    Args:
+        kernel: what is launched.
+        grid: how many programs run, along three axes.
+        pointers: the names of the tensors that it takes, in the order of its signature.
+        numbers: the sizes and strides that follow.
+        constants: what is compiled into the variant, by name, in the order of its signature.
+        warps, stages: Triton's ``num_warps`` and ``num_stages``.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        pointers: Sequence[str],
         numbers: Sequence[int | float],
         constants: Mapping[str, Any],
         warps: int = 4,
         stages: int = 3,
+    ):
+        self.kernel, self.grid, self.pointers = kernel, grid, tuple(pointers)
+        self.numbers, self.constants = tuple(numbers), dict(constants)
+        self.warps, self.stages = warps, stages
+        self.tail = (*numbers, *constants.values())
+        self.run: Callable[..., None] | None = None
+
+    def __call__(
+        self, addresses: Mapping[str, int], stream: int, tensor: Callable[[str], Tensor]
     ) -> None:
-        """Launch the kernel on the current stream of the current device.
+        """Launch on a stream of the current device.
 
         Args:
-            grid: how many programs run, along three axes.
-            tensors: the pointers, first in the kernel's signature.
-            numbers: the sizes and strides, next in it.
-            constants: what is compiled into a variant, by name and in the kernel's order.
-            warps, stages: Triton's ``num_warps`` and ``num_stages``.
+            addresses: of every tensor, by name; with the alignment that they had the first time.
+            stream: the handle of the stream.
+            tensor: returns the tensor of a name; called by the first launch alone.
         """
-        key = (
-            tensors[0].device.index,
-            warps,
-            stages,
-            *constants.values(),
-            *[t.dtype for t in tensors],
-            *[t.data_ptr() % 16 == 0 for t in tensors],
-        )
-        found = self.variants.get(key)
-        if found is not None:
-            found[grid](*tensors, *numbers, *constants.values())
+        if self.run is not None:
+            self.run(*[addresses[name] for name in self.pointers], *self.tail, stream=stream)
             return
-        assert list(constants) == self.constants, (list(constants), self.constants)
-        compiled = self.function[grid](
-            *tensors, *numbers, **constants, num_warps=warps, num_stages=stages
-        )
-        # The interpreter returns nothing, and is looked up anew each time.
-        if isinstance(self.function, JITFunction) and compiled is not None:
-            self.variants[key] = compiled
+        arguments = [*map(tensor, self.pointers), *self.numbers]
+        compiled = self.kernel.launch(self.grid, arguments, self.constants, self.warps, self.stages)
+        if compiled is not None:
+            self.run = compiled[self.grid]
 
 
-def _pointers(names: Sequence[str]) -> int:
-    """Return how many arguments are pointers: their names end in ``_ptr``."""
-    return sum(name.endswith("_ptr") for name in names)
-
-
-def on_device(x: Tensor) -> Any:
-    """Return a context in which the device of ``x`` is the current one."""
-    return torch.cuda.device_of(x)
+def current_stream(device: torch.device) -> int:
+    """Return the handle of the current stream of a device; 0 on a CPU."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
