@@ -23,7 +23,6 @@ LIMITS = {
     "pcka": 90,
     "rcka": 40,
     "detection": 120,
-    "images_per_second": 150,
     "autotune": 120,
 }
 

@@ -1,6 +1,8 @@
 """The benchmarks find what they import; their figures are not a matter of tests."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,3 +19,17 @@ def test_it_imports(path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.__doc__
+
+
+@pytest.mark.slow
+def test_all_that_a_gpu_has_to_show_runs_at_toy_sizes(tmp_path):
+    root = BENCHMARKS.parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "projects"), str(root)])}
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--toy", "--output", str(tmp_path)]
+    command += ["--sections", "pcka", "rcka", "detection", "autotune"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+    summary = (tmp_path / "summary.md").read_text()
+    assert "failed:" not in summary.replace("failed: 0 of", "")
+    for line in ("| plain autograd |", "FeatureCKA", "over both", "best with 2 part(s)"):
+        assert line in summary

@@ -97,6 +97,12 @@ def _losses(device: torch.device, toy: bool) -> Found:
                             ("value", "gradient"), _errors(*pair, options), limits, strict=True
                         ):
                             yield f"{kind}: {name}", error, limit
+    for share in (0.5, 1.0):
+        for dtype, limits in _LIMITS.items():
+            options = {"patch_size": shapes[0][1], "center": False, "inter": share}
+            errors = _errors(*_pair(device, shapes[0][0], dtype=dtype), options)
+            for kind, error, limit in zip(("value", "gradient"), errors, limits, strict=True):
+                yield f"{kind}: inter={share} {str(dtype)[6:]}", error, limit
     pair = _pair(device, shapes[0][0], layout=torch.channels_last)
     yield "gradient: channels-last", _errors(*pair, {"patch_size": shapes[0][1]})[1], 1e-5
     pair = [x.detach()[..., :-1].requires_grad_() for x in _pair(device, shapes[0][0])]
@@ -159,7 +165,7 @@ def _matrices(device: torch.device, toy: bool) -> Found:
 def _without_kernels(device: torch.device, toy: bool) -> Found:
     shape, patch = ((2, 3, 9, 14), 4) if toy else ((2, 4, 50, 84), 16)
     for options in (
-        {"inter": 0.5, "center": False},
+        {"inter": 0.5},
         {"debiased": True},
         {"grouping": "position"},
     ):

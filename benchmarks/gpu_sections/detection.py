@@ -7,6 +7,8 @@ from pcka.detection import load_config
 
 from .clocks import describe, device_of
 
+CONFIGS = "pcka_faster_rcnn.yaml", "pcka_batch_faster_rcnn.yaml"
+
 
 def measure(quick: bool, toy: bool) -> dict[str, Any]:
     """Return milliseconds a step by the type of training, and distilling over both alone."""
@@ -15,11 +17,10 @@ def measure(quick: bool, toy: bool) -> dict[str, Any]:
     types = (None,) if toy else (None, "bfloat16") if quick else (None, "bfloat16", "float16")
     rows = []
     for amp in types:
-        for grouping in ("channel",) if quick or toy else ("channel", "batch"):
-            options = ["MODEL.DEVICE", str(device), "MODEL.DISTILL.PCKA.GROUPING", grouping]
-            cfg = load_config(str(step.CONFIG), options)
+        for name in CONFIGS[: 1 if toy else None]:
+            cfg = load_config(str(step.CONFIG.with_name(name)), ["MODEL.DEVICE", str(device)])
             times, memory = step.measure(cfg, size, batch, amp, rounds)
-            row: dict[str, Any] = {"type": amp or "float32", "grouping": grouping}
+            row: dict[str, Any] = {"type": amp or "float32", "config": name}
             row |= {f"{name}, ms": 1e3 * value for name, value in times.items()}
             row |= {"over both": step.ratio(times)}
             row |= {f"{name}, MB": value / 1e6 for name, value in memory.items()}

@@ -22,7 +22,14 @@ def pairs(
     return found
 
 
-def plain(student: Tensor, teacher: Tensor, patch: int, grouping: str, center: bool) -> Tensor:
+def plain(
+    student: Tensor,
+    teacher: Tensor,
+    patch: int,
+    grouping: str = "channel",
+    center: bool = True,
+    inter: bool = False,
+) -> Tensor:
     """Return PCKA by batched products and autograd, in the lines that anybody would write."""
 
     def patches(x: Tensor) -> Tensor:
@@ -34,7 +41,10 @@ def plain(student: Tensor, teacher: Tensor, patch: int, grouping: str, center: b
         x = x.permute(order).reshape(c if grouping == "channel" else b, u * v, -1)
         return x - x.mean(1, keepdim=True) if center else x
 
+    def cka(x: Tensor, y: Tensor) -> Tensor:
+        k, l = x @ x.mT, y @ y.mT
+        kl, kk, ll = [(a * b).sum((-2, -1)) for a, b in ((k, l), (k, k), (l, l))]
+        return (kl / (kk * ll).sqrt()).mean()
+
     x, y = patches(student), patches(teacher)
-    k, l = x @ x.mT, y @ y.mT
-    kl, kk, ll = [(a * b).sum((-2, -1)) for a, b in ((k, l), (k, k), (l, l))]
-    return (kl / (kk * ll).sqrt()).mean()
+    return (cka(x, y) + cka(x.mT, y.mT)) / 2 if inter else cka(x, y)

@@ -34,7 +34,7 @@ def covers_maps(student: Tensor, teacher: Tensor, options: PatchOptions) -> bool
     """Return whether :func:`level.patch_cka` computes this PCKA: ``(B, C, H, W)`` maps."""
     if not _covers(student, teacher) or options.grouping == "position":
         return False
-    if options.share or options.debiased:
+    if options.debiased or (options.share and (options.center or options.grouping == "batch")):
         return False
     if options.gather and options.grouping == "channel" and world_size() > 1:
         return False

@@ -172,6 +172,7 @@ def _plan_of_maps(
         v,
         options.grouping == "batch",
         options.center,
+        options.share,
         options.resize == "pad",
         needs,
         *settings[:3],
@@ -187,4 +188,4 @@ def _plan_of_matrices(
     settings: tuple[int, tiles.Tiles, int, torch.device],
 ) -> Plan:
     sides = Side(*x, x[1][3], x[1][3]), Side(*y, y[1][3], y[1][3])
-    return Plan(sides, 1, x[1][2], 1, False, center, False, needs, *settings[:3])
+    return Plan(sides, 1, x[1][2], 1, False, center, 0.0, False, needs, *settings[:3])

@@ -85,6 +85,7 @@ class Plan:
         down, across: the grid ``(U, V)`` of patches.
         batch: the images are the groups, and not the channels.
         center: subtract the mean over the patches.
+        share: that of the CKA over the features of a patch, uncentred, in the result.
         pad: pad a map with zeros that is no multiple of the patch, in place of resizing it.
         needs: whether the gradient of the student and of the teacher is wanted.
         parts: how many float16 numbers hold a feature.
@@ -98,6 +99,7 @@ class Plan:
     across: int
     batch: bool
     center: bool
+    share: float
     pad: bool
     needs: Needs
     parts: int
@@ -126,7 +128,8 @@ class Plan:
     def chunk(self) -> int:
         """How many groups are worked on at a time."""
         n = self.patches
-        one_group = 2 * self.parts * n * sum(self._depths) + 2 * 4 * n * self._padded
+        grams = 3 if self.share else 2
+        one_group = 2 * self.parts * n * sum(self._depths) + grams * 4 * n * self._padded
         chunks = min(-(-self.groups * one_group // self.workspace), self.groups)
         return -(-self.groups // max(chunks, -(-self.groups // _MOST_GROUPS)))
 
@@ -153,7 +156,8 @@ class Plan:
             "y_patches": (torch.float16, (self.parts, chunk, n, self._depths[1])),
             "k": (torch.float32, (chunk, n, self._padded)),
             "l": (torch.float32, (chunk, n, self._padded)),
-            "sums": (torch.float32, (chunk, 3, self._strips)),
+            "e": (torch.float32, (chunk, n, self._padded) if self.share else (1,)),
+            "sums": (torch.float32, (chunk, 4, self._strips)),
             "partial": (
                 torch.float32,
                 (chunk, self._splits, self._upper, 2, size, size) if self._splits > 1 else (1,),
@@ -213,6 +217,8 @@ class Plan:
     @cached_property
     def _splits(self) -> int:
         """Into how many parts the features are split, for enough programs."""
+        if self.share:
+            return 1  # by channel alone, and there are many
         wanted = -(-_PROGRAMS // (self._upper * self.chunk))
         steps = max(self._depths) // self.tiles.gram_depth
         return max(min(wanted, steps // 4), 1)
@@ -297,9 +303,15 @@ class Plan:
         yield Launch(
             products.gram,
             (self._upper, self._splits, groups),
-            ("x_patches", "y_patches", "partial" if split else "k", "l", "sums"),
+            ("x_patches", "y_patches", "partial" if split else "k", "l", "e", "sums"),
             (*parts, n, n_8, *depths, self._side_tiles, self._splits),
-            {"PARTS": self.parts, "SPLIT": split, "SIZE": size, "DEPTH": tiles.gram_depth},
+            {
+                "PARTS": self.parts,
+                "SPLIT": split,
+                "INTER": self.share > 0,
+                "SIZE": size,
+                "DEPTH": tiles.gram_depth,
+            },
             warps=tiles.gram_warps,
             stages=tiles.gram_stages,
         )
@@ -312,23 +324,27 @@ class Plan:
                 {"SIZE": size, "ROWS": tiles.strip},
             )
         peaks = [m * s.blocks(self._columns) for m, s in zip(members, self.sides, strict=True)]
-        numbers = first, self.groups, *peaks, n, self._strips
+        numbers = float(self.share), first, self.groups, *peaks, n, self._strips
         compared = "sums", "peaks", "energies", "values"
         if not any(self.needs):
-            yield Launch(products.compare, (groups, 1, 1), compared, numbers, {})
+            inter = {"INTER": self.share > 0}
+            yield Launch(products.compare, (groups, 1, 1), compared, numbers, inter)
         for i, side in enumerate(self.sides):
             if not self.needs[i]:
                 continue
-            own, grams = ("x", ("k", "l")) if i == 0 else ("y", ("l", "k"))
+            own, inputs = "x", ("x_patches", "y_patches", "k", "l", "e")
+            if i == 1:
+                own, inputs = "y", ("y_patches", "x_patches", "l", "k", "e")
             sizes = side.shape[1], self.patch_height, side.patch_width, self.down, self.across
             yield Launch(
                 products.pull,
                 (-(-self.features[i] // tiles.pull_width), self._side_tiles, groups),
-                (f"{own}_patches", *grams, *compared, f"{own}_factors", f"{own}_cells"),
+                (*inputs, *compared, f"{own}_factors", f"{own}_cells"),
                 (parts[i], self._keep, *numbers, n_8, self.features[i], depths[i], *sizes),
                 {
                     "BATCH": self.batch,
                     "TEACHER": i == 1,
+                    "INTER": self.share > 0,
                     "PARTS": self.parts,
                     "PATCH_WIDTH": side.patch_width if self._exact else 0,
                     "SIZE": size,
@@ -342,8 +358,11 @@ class Plan:
     @cached_property
     def _keep(self) -> float:
         """The power of two that brings the gradient of the cells into float16's range."""
-        # A row of the operator is at most 2 long, a column of features 2^14 sqrt(N).
+        # A row of the operator is at most 2 long, a column of features 2^14 sqrt(N). Over the
+        # features all of X bounds an entry.
         bound = 2.0 * products.OPERATOR_SCALE.value * 2.0**14 * math.sqrt(self.patches)
+        if self.share:
+            bound *= math.sqrt(max(self.features))
         return 2.0 ** math.floor(math.log2(2.0**15 / bound))
 
     def adjoint(self, i: int, strides: tuple[int, ...], each: bool, factor: float) -> Launch:

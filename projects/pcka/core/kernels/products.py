@@ -1,9 +1,9 @@
 """Kernels on patches: Gram matrices, how they compare, and the gradient.
 
 Shapes: groups, N patches, D features of a patch, padded to a multiple of 64; K and L, the Gram
-matrices of the student and of the teacher, are ``(groups, N, N8)``, N8 being N padded to a
-multiple of 8. Patches are float16 in one part or two, see :func:`.cells.cut`; all is added up in
-float32 or better.
+matrices of the student and of the teacher, and ``E = X Y^T`` are ``(groups, N, N8)``, N8 being N
+padded to a multiple of 8. Patches are float16 in one part or two, see :func:`.cells.cut`; all is
+added up in float32 or better.
 """
 
 import triton
@@ -30,22 +30,22 @@ def _tile_place(tile, tiles):
 
 @triton.jit
 def _tile_product(
-    x, part, rows, columns, D, split, splits,
+    x, x_part, x_rows, y, y_part, y_rows, D, split, splits,
     PARTS: tl.constexpr, SIZE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile of ``X X^T``, summed over one of the splits of the features."""
+    """Return a tile of ``X Y^T``, summed over one of the splits of the features."""
     steps = tl.cdiv(tl.cdiv(D, DEPTH), splits) * DEPTH
     depth = tl.arange(0, DEPTH)
-    left = x + rows[:, None] * D + depth[None, :]
-    right = x + columns[None, :] * D + depth[:, None]
+    left = x + x_rows[:, None] * D + depth[None, :]
+    right = y + y_rows[None, :] * D + depth[:, None]
     total = tl.zeros((SIZE, SIZE), tl.float32)
     for d in range(split * steps, tl.minimum((split + 1) * steps, D), DEPTH):
         left_high = tl.load(left + d)
         right_high = tl.load(right + d)
         total = tl.dot(left_high, right_high, total)
         if PARTS == 2:
-            total = tl.dot(left_high, tl.load(right + part + d), total)
-            total = tl.dot(tl.load(left + part + d), right_high, total)
+            total = tl.dot(left_high, tl.load(right + y_part + d), total)
+            total = tl.dot(tl.load(left + x_part + d), right_high, total)
     return total
 
 
@@ -71,16 +71,26 @@ def _write_tile(k_ptr, l_ptr, sums, k, l, i, j, N, N8, mirrored, count):
     tl.store(sums + 2 * count, weight * tl.sum(k * l))
 
 
+@triton.jit
+def _write_cross_tile(e_ptr, e, i, j, N, N8):
+    """Write a tile of E; return its part of |E|^2."""
+    e = tl.where((i < N)[:, None] & (j < N)[None, :], e, 0.0)
+    tl.store(e_ptr + i[:, None] * N8 + j[None, :], e, (i < N)[:, None] & (j < N8)[None, :])
+    return tl.sum(e * e)
+
+
 @Kernel
 def gram(
-    x_ptr, y_ptr, k_ptr, l_ptr, sums_ptr, x_part_64, y_part_64,
+    x_ptr, y_ptr, k_ptr, l_ptr, e_ptr, sums_ptr, x_part_64, y_part_64,
     N, N_8, x_d_64, y_d_64, tiles, splits,
-    PARTS: tl.constexpr, SPLIT: tl.constexpr, SIZE: tl.constexpr, DEPTH: tl.constexpr,
+    PARTS: tl.constexpr, SPLIT: tl.constexpr, INTER: tl.constexpr,
+    SIZE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Write K and L tile by tile, and the sums by which they compare, ``(groups, 3, tiles)``.
+    """Write K and L tile by tile, and the sums by which they compare, ``(groups, 4, tiles)``.
 
     One program a tile of the upper half, split of the features, and group. With several splits
     ``k`` takes the partial tiles, ``(groups, splits, tiles, 2, SIZE, SIZE)``, for :func:`merge`.
+    With ``INTER`` it writes ``E = X Y^T`` as well, and |E|^2 as the fourth sum.
     """
     tile, split, group = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row, column = _tile_place(tile, tiles)
@@ -88,14 +98,10 @@ def gram(
     j = column * SIZE + tl.arange(0, SIZE)
     # Rows beyond the last repeat it, so that nothing has to be masked while multiplying.
     rows, columns = tl.minimum(i, N - 1), tl.minimum(j, N - 1)
-    x = x_ptr + group * N * (x_d_64 * 64)
-    y = y_ptr + group * N * (y_d_64 * 64)
-    k = _tile_product(
-        x, x_part_64 * 64, rows, columns, x_d_64 * 64, split, splits, PARTS, SIZE, DEPTH
-    )
-    l = _tile_product(
-        y, y_part_64 * 64, rows, columns, y_d_64 * 64, split, splits, PARTS, SIZE, DEPTH
-    )
+    x_d, y_d, x_part, y_part = x_d_64 * 64, y_d_64 * 64, x_part_64 * 64, y_part_64 * 64
+    x, y = x_ptr + group * N * x_d, y_ptr + group * N * y_d
+    k = _tile_product(x, x_part, rows, x, x_part, columns, x_d, split, splits, PARTS, SIZE, DEPTH)
+    l = _tile_product(y, y_part, rows, y, y_part, columns, y_d, split, splits, PARTS, SIZE, DEPTH)
     count = tl.num_programs(0)
     if SPLIT:
         place = ((group * splits + split) * count + tile) * (2 * SIZE * SIZE)
@@ -103,11 +109,21 @@ def gram(
         tl.store(k_ptr + place + cells, k)
         tl.store(k_ptr + place + SIZE * SIZE + cells, l)
     else:
-        matrix = group * N * (N_8 * 8)
-        sums = sums_ptr + group * 3 * count + tile
-        _write_tile(
-            k_ptr + matrix, l_ptr + matrix, sums, k, l, i, j, N, N_8 * 8, row != column, count
-        )
+        N8 = N_8 * 8
+        matrix = group * N * N8
+        sums = sums_ptr + group * 4 * count + tile
+        _write_tile(k_ptr + matrix, l_ptr + matrix, sums, k, l, i, j, N, N8, row != column, count)
+        if INTER:
+            e = _tile_product(
+                x, x_part, rows, y, y_part, columns, x_d, split, splits, PARTS, SIZE, DEPTH
+            )
+            square = _write_cross_tile(e_ptr + matrix, e, i, j, N, N8)
+            if row != column:
+                e = _tile_product(
+                    x, x_part, columns, y, y_part, rows, x_d, split, splits, PARTS, SIZE, DEPTH
+                )
+                square += _write_cross_tile(e_ptr + matrix, e, j, i, N, N8)
+            tl.store(sums + 3 * count, square)
 
 
 @Kernel
@@ -133,7 +149,7 @@ def merge(
     matrix = group * N * (N_8 * 8)
     strips = tl.num_programs(0)
     _write_tile(
-        k_ptr + matrix, l_ptr + matrix, sums_ptr + group * 3 * strips + strip, k, l,
+        k_ptr + matrix, l_ptr + matrix, sums_ptr + group * 4 * strips + strip, k, l,
         row * SIZE + lines, column * SIZE + tl.arange(0, SIZE), N, N_8 * 8, row != column, strips,
     )  # fmt: skip
 
@@ -158,53 +174,95 @@ def _inverse_norm(squares, count, peaks, energies, members, N):
 
 
 @triton.jit
-def _compare(sums, count, peaks, energies, group, all_groups, XM, YM, N):
-    """Return CKA, ``1 / |K|``, ``1 / |L|`` and both scales of a group; NaN stays NaN.
+def _compare(sums, count, peaks, energies, group, all_groups, XM, YM, N, INTER: tl.constexpr):
+    """Return CKA over the patches and over the features, ``1 / |K|``, ``1 / |L|`` and both scales.
 
-    ``XM`` and ``YM`` peaks and energies belong to a group; the teacher's follow the student's.
+    ``XM`` and ``YM`` peaks and energies belong to a group; the teacher's follow the student's. CKA
+    over the features is 0 without ``INTER``. NaN stays NaN.
     """
     other = all_groups * XM + group * YM
     p, x_scale = _inverse_norm(sums, count, peaks + group * XM, energies + group * XM, XM, N)
     q, y_scale = _inverse_norm(sums + count, count, peaks + other, energies + other, YM, N)
-    value = _total(sums + 2 * count, count) * p * q
-    value = tl.where(value > 1.0, 1.0, tl.where(value < 0.0, 0.0, value))
-    return value, p, q, x_scale, y_scale
+    intra = _clamp(_total(sums + 2 * count, count) * p * q)
+    inter = intra * 0.0
+    if INTER:
+        inter = _clamp(_total(sums + 3 * count, count) * p * q)
+    return intra, inter, p, q, x_scale, y_scale
+
+
+@triton.jit
+def _clamp(value):
+    """Return a number within [0, 1]; NaN stays NaN."""
+    return tl.where(value > 1.0, 1.0, tl.where(value < 0.0, 0.0, value))
 
 
 @Kernel
 def compare(
-    sums_ptr, peaks_ptr, energies_ptr, values_ptr, first_group, all_groups, XM, YM, N, count
-):
+    sums_ptr, peaks_ptr, energies_ptr, values_ptr,
+    share, first_group, all_groups, XM, YM, N, count, INTER: tl.constexpr,
+):  # fmt: skip
     """Write the CKA of every group, ``(groups,)``, where no gradient is needed."""
     local = tl.program_id(0)
     group = first_group + local
-    sums = sums_ptr + local.to(tl.int64) * 3 * count
-    value, p, q, x_scale, y_scale = _compare(
-        sums, count, peaks_ptr, energies_ptr, group, all_groups, XM, YM, N
+    sums = sums_ptr + local.to(tl.int64) * 4 * count
+    intra, inter, p, q, x_scale, y_scale = _compare(
+        sums, count, peaks_ptr, energies_ptr, group, all_groups, XM, YM, N, INTER
     )
+    value = intra * (1.0 - share) + inter * share
     tl.store(values_ptr + group, value.to(tl.float32))
+
+
+@triton.jit
+def _add_product(
+    total, l, toward, k, away, x, part, rows, columns, N, N8, d_64,
+    BOTH: tl.constexpr, MIRRORED: tl.constexpr, PARTS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Return ``total + (toward L - away K) X`` for a tile; without ``BOTH`` K is left out."""
+    x += columns[None, :]
+    wide = (columns < d_64 * 64)[None, :]
+    for first in range(0, N, DEPTH):
+        j = first + tl.arange(0, DEPTH)
+        if MIRRORED:
+            cells, mask = j[None, :] * N8 + rows[:, None], (j < N)[None, :]
+        else:
+            cells, mask = rows[:, None] * N8 + j[None, :], (j < N8)[None, :]
+        operator = tl.load(l + cells, mask, 0.0) * toward
+        if BOTH:
+            operator -= tl.load(k + cells, mask, 0.0) * away
+        operator_high = operator.to(tl.float16)
+        lines = x + tl.minimum(j, N - 1)[:, None] * (d_64 * 64)
+        x_high = tl.load(lines, wide, 0.0)
+        total = tl.dot(operator_high, x_high, total)
+        if PARTS == 2:
+            operator_low = (operator - operator_high.to(tl.float32)).to(tl.float16)
+            total = tl.dot(operator_low, x_high, total)
+            total = tl.dot(operator_high, tl.load(lines + part, wide, 0.0), total)
+    return total
 
 
 @Kernel
 def pull(
-    x_ptr, k_ptr, l_ptr, sums_ptr, peaks_ptr, energies_ptr, values_ptr, factors_ptr, out_ptr,
-    x_part_64, keep, first_group, all_groups, XM, YM, N, count, N_8, D, d_64, C, P, Q, U, V,
-    BATCH: tl.constexpr, TEACHER: tl.constexpr, PARTS: tl.constexpr, PATCH_WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    x_ptr, y_ptr, k_ptr, l_ptr, e_ptr, sums_ptr, peaks_ptr, energies_ptr, values_ptr, factors_ptr,
+    out_ptr, x_part_64, keep, share, first_group, all_groups, XM, YM, N, count,
+    N_8, D, d_64, C, P, Q, U, V,
+    BATCH: tl.constexpr, TEACHER: tl.constexpr, INTER: tl.constexpr, PARTS: tl.constexpr,
+    PATCH_WIDTH: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the cells, ``(L/q - CKA K/p) X``, where they lie in ``(B, C, UH, UW)``.
 
     One program a block of features, tile of patches, and group. With the ``TEACHER`` the roles are
-    exchanged: x, k and l are then the teacher's patches and Gram matrices. What all entries of a
-    group are multiplied by goes to ``factors``, since float16 holds the rest; ``keep`` is a power
-    of two that brings the rest into its range.
+    exchanged: x, k and l are then the teacher's patches and Gram matrices. With ``INTER`` a share
+    is that of the CKA over the features, ``E Y/q - CKA K X/p``. What all entries of a group are
+    multiplied by goes to ``factors``, since float16 holds the rest; ``keep`` is a power of two
+    that brings the rest into its range.
     """
     block, tile, local = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     group = first_group + local
-    sums = sums_ptr + local.to(tl.int64) * 3 * count
-    value, p, q, x_scale, y_scale = _compare(
-        sums, count, peaks_ptr, energies_ptr, group, all_groups, XM, YM, N
+    sums = sums_ptr + local.to(tl.int64) * 4 * count
+    intra, inter, p, q, x_scale, y_scale = _compare(
+        sums, count, peaks_ptr, energies_ptr, group, all_groups, XM, YM, N, INTER
     )
+    value = intra * (1.0 - share) + inter * share
     own, other, scale = p, q, x_scale
     if TEACHER:
         own, other, scale = q, p, y_scale
@@ -212,29 +270,26 @@ def pull(
         tl.store(values_ptr + group, value.to(tl.float32))
         factor = 2.0 * own * scale / (keep * OPERATOR_SCALE)
         tl.store(factors_ptr + group, factor.to(tl.float32))
-    toward = (other * OPERATOR_SCALE).to(tl.float32)
-    away = (value * own * OPERATOR_SCALE).to(tl.float32)
 
     i = tile * SIZE + tl.arange(0, SIZE)
     d = block * WIDTH + tl.arange(0, WIDTH)
-    N8 = N_8 * 8
-    matrix = local.to(tl.int64) * N * N8 + tl.minimum(i, N - 1)[:, None] * N8
-    x = x_ptr + local.to(tl.int64) * N * (d_64 * 64) + d[None, :]
-    wide = (d < d_64 * 64)[None, :]
+    N8, rows, part = N_8 * 8, tl.minimum(i, N - 1), x_part_64 * 64
+    matrix, features = local.to(tl.int64) * N * N8, local.to(tl.int64) * N * (d_64 * 64)
     total = tl.zeros((SIZE, WIDTH), tl.float32)
-    for first in range(0, N, DEPTH):
-        j = first + tl.arange(0, DEPTH)
-        cells, mask = matrix + j[None, :], (j < N8)[None, :]
-        operator = tl.load(l_ptr + cells, mask, 0.0) * toward
-        operator -= tl.load(k_ptr + cells, mask, 0.0) * away
-        operator_high = operator.to(tl.float16)
-        rows = x + tl.minimum(j, N - 1)[:, None] * (d_64 * 64)
-        x_high = tl.load(rows, wide, 0.0)
-        total = tl.dot(operator_high, x_high, total)
-        if PARTS == 2:
-            operator_low = (operator - operator_high.to(tl.float32)).to(tl.float16)
-            total = tl.dot(operator_low, x_high, total)
-            total = tl.dot(operator_high, tl.load(rows + x_part_64 * 64, wide, 0.0), total)
+    if INTER:
+        # |E| is at most sqrt(|K| |L|): divided by that it fits into float16 as K/p and L/q do.
+        root = tl.sqrt(own * other)
+        e = e_ptr + matrix
+        total = _add_product(
+            total, e, (root * share * OPERATOR_SCALE).to(tl.float32), e, 0.0, y_ptr + features,
+            part, rows, d, N, N8, d_64, False, TEACHER, PARTS, DEPTH,
+        )  # fmt: skip
+        total *= tl.where(own > 0.0, other / root, 0.0).to(tl.float32)
+    total = _add_product(
+        total, l_ptr + matrix, (other * (1.0 - share) * OPERATOR_SCALE).to(tl.float32),
+        k_ptr + matrix, (value * own * OPERATOR_SCALE).to(tl.float32), x_ptr + features,
+        part, rows, d, N, N8, d_64, True, False, PARTS, DEPTH,
+    )  # fmt: skip
 
     width = Q
     if PATCH_WIDTH:  # known to the compiler, for wide stores
