@@ -72,6 +72,8 @@ def measure(cfg, size, batch, amp, rounds):
         with autocast:
             losses = detector(images)
         sum(losses.values()).backward()
+        if detector is model:
+            model.finish_step()
         optimizer.step()
         optimizer.zero_grad()  # last: a step's memory then is its own
 

@@ -1,4 +1,4 @@
-"""Mixed precision (SOLVER.AMP) in float16 or bfloat16, on GPU and CPU."""
+"""The training step, in float32 or in mixed precision (SOLVER.AMP), on GPU and CPU."""
 
 import time
 
@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 
 from pcka.detection.config import ConfigError
+from pcka.detection.modeling.distilled_detector import DistilledDetector
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -26,7 +27,17 @@ def step_dtype(cfg: CfgNode) -> torch.dtype | None:
     return DTYPES[cfg.SOLVER.AMP.DTYPE]
 
 
-class MixedPrecisionTrainer(SimpleTrainer):
+class StepTrainer(SimpleTrainer):
+    """detectron2's ``SimpleTrainer``, which checks the losses once backward is under way."""
+
+    def after_backward(self) -> None:
+        super().after_backward()
+        model = getattr(self.model, "module", self.model)  # without DistributedDataParallel
+        if isinstance(model, DistilledDetector):
+            model.finish_step()
+
+
+class MixedPrecisionTrainer(StepTrainer):
     """detectron2's ``AMPTrainer`` for either type and device, with checkpoints of the same form.
 
     Student and teacher run under autocast. Weights, optimizer and the distillation losses stay in

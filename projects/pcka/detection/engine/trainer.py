@@ -15,7 +15,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -31,7 +31,7 @@ from pcka.detection.modeling.features import Detector
 
 from .checkpointer import StudentCheckpointer
 from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
-from .precision import MixedPrecisionTrainer, step_dtype
+from .precision import MixedPrecisionTrainer, StepTrainer, step_dtype
 from .processes import share_buffers, share_model
 from .stream import TrainingStream, random_state, set_random_state
 
@@ -74,7 +74,7 @@ class Trainer(DefaultTrainer):
                 check_maps(cfg, model.student, model.distill, image_sizes(cfg, loader))
         parts = share_model(model), loader, optimizer
         self._trainer = (
-            SimpleTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
+            StepTrainer(*parts) if dtype is None else MixedPrecisionTrainer(*parts, dtype=dtype)
         )
         self.checkpointer = StudentCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER

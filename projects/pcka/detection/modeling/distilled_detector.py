@@ -16,6 +16,7 @@ from pcka.detection.config_terms import term_specs
 
 from .features import Detector, feature_modules, feature_shapes
 from .padding import padded_alike
+from .step_report import StepReport
 from .teacher import FrozenTeacher, build_teacher
 
 
@@ -61,6 +62,7 @@ class DistilledDetector(nn.Module):
         self.distill = distill
         self.gradient_period = gradient_period
         self.taps = Taps(feature_modules(student))
+        self._report: StepReport | None = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -98,6 +100,7 @@ class DistilledDetector(nn.Module):
         """Return a dict of losses in training, and a list of results in evaluation."""
         if not self.training or self.teacher is None or self.distill is None:
             return self.student(batched_inputs)
+        self.finish_step()
         progress = None
         if self.max_iter is not None:
             progress = progress_at(get_event_storage().iter, self.max_iter)
@@ -111,34 +114,38 @@ class DistilledDetector(nn.Module):
                 losses = self.student(batched_inputs)
             sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
             losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
-        self._log(losses, features, self.distill, progress)
+        self._report = self._start_report(losses, features, self.distill, progress)
+        if self.device.type == "cpu":
+            self.finish_step()
         return losses
 
-    def _log(
+    def finish_step(self) -> None:
+        """Check and log the losses of the last step: trainers call it between backward and step.
+
+        Until then a GPU goes on with the backward pass. Where no trainer calls it, the next
+        forward pass does.
+
+        Raises:
+            FloatingPointError: a loss that is not finite; the message names it.
+        """
+        report, self._report = self._report, None
+        if report is not None:
+            report.finish()
+
+    def _start_report(
         self,
         losses: dict[str, Tensor],
         features: dict[str, Tensor],
         distill: DistillTerms,
         progress: float | None,
-    ) -> None:
-        """Log the CKA, the share of the loss and the gradient of every level.
+    ) -> StepReport:
+        """Return what logs the CKA, the share of the loss and the gradient of every level."""
+        ratios: dict[str, Any] = {}
+        if self.gradient_period and (get_event_storage().iter + 1) % self.gradient_period == 0:
+            ratios = gradient_ratios(distill.pairings, losses, features)
 
-        Raises:
-            FloatingPointError: a loss that is not finite; the message names it.
-        """
-        storage = get_event_storage()
-        # Stacked, all losses come from the device in one transfer.
-        stacked = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-        values = dict(zip(losses, stacked, strict=True))
-        broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
-        if broken:
-            raise FloatingPointError(
-                f"iteration {storage.iter}: loss is not finite: {broken} (all losses: {values}). "
-                "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
-                "(SOLVER.CLIP_GRADIENTS)"
-            )
-        scalars: dict[str, Any] = distill.similarities(values, [progress])
-        scalars |= loss_shares(distill.pairings, values)
-        if self.gradient_period and (storage.iter + 1) % self.gradient_period == 0:
-            scalars |= gradient_ratios(distill.pairings, losses, features)
-        storage.put_scalars(**scalars, smoothing_hint=False)
+        def scalars(values: dict[str, float]) -> dict[str, Any]:
+            found: dict[str, Any] = distill.similarities(values, [progress])
+            return found | loss_shares(distill.pairings, values) | ratios
+
+        return StepReport(losses, scalars)

@@ -1,0 +1,50 @@
+"""The losses of a step on the host: checked and logged without stopping a GPU."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor
+
+
+class StepReport:
+    """Losses on their way to the host, and what is logged of them once they are there.
+
+    Args:
+        losses: the scalars of one step; the copy starts at once and nothing waits for it.
+        scalars: returns what to log, from the losses as numbers.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Tensor],
+        scalars: Callable[[dict[str, float]], Mapping[str, float]],
+    ):
+        self.names, self.scalars = list(losses), scalars
+        self.storage: EventStorage = get_event_storage()
+        self.iteration = self.storage.iter
+        # Stacked, all losses come from the device in one transfer.
+        stacked = torch.stack([loss.detach().float() for loss in losses.values()])
+        self.values = stacked.to("cpu", non_blocking=True)
+        self.arrived = None
+        if stacked.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def finish(self) -> None:
+        """Wait for the losses, check and log them.
+
+        Raises:
+            FloatingPointError: a loss that is not finite; the message names it.
+        """
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        values = dict(zip(self.names, self.values.tolist(), strict=True))
+        broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
+        if broken:
+            raise FloatingPointError(
+                f"iteration {self.iteration}: loss is not finite: {broken} (all losses: {values}). "
+                "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
+                "(SOLVER.CLIP_GRADIENTS)"
+            )
+        self.storage.put_scalars(**self.scalars(values), smoothing_hint=False)
