@@ -47,11 +47,13 @@ class LoadedWeights:
         path: the file.
         layout: where in it the weights stood, such as ``state_dict: module.*``.
         keys: how many entries were read.
+        classes: names in the order of the outputs, which runs of this project keep; else empty.
     """
 
     path: str
     layout: str
     keys: int
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.path} ({self.layout}, {self.keys} entries)"
@@ -73,7 +75,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
             another model or number of classes, with the names of the zoo that they fit.
     """
     path = os.path.expanduser(os.fspath(path))
-    found, layout = find_state(read_checkpoint(path), path)
+    content = read_checkpoint(path)
+    found, layout = find_state(content, path)
     state, prefix = without_prefix(found, model.state_dict())
     # A trial on a copy: loading may rename entries, and a failed one leaves a model half filled.
     try:
@@ -84,7 +87,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
         raise CheckpointError(_explain(found, state, model, path))
     check_finite(state, path)
     model.load_state_dict(state, strict=False)
-    return LoadedWeights(path, f"{layout}: {prefix}*" if prefix else layout, len(state))
+    classes = content.get("classes") if isinstance(content, Mapping) else None
+    names = tuple(map(str, classes)) if isinstance(classes, list) else ()
+    names = names if len(names) == _classes(_shapes(state)) else ()
+    return LoadedWeights(path, f"{layout}: {prefix}*" if prefix else layout, len(state), names)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:

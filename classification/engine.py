@@ -120,7 +120,8 @@ class Engine:
             # Imported lazily: TensorBoard is slow to import, and evaluation does not need it.
             from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
+            # The row of the step that was checkpointed is kept, what came after it is not.
+            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
         with logging_redirect_tqdm(), tqdm(
             total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=2,
             disable=None if self.process.is_main else True,  # None: where nobody looks at it
@@ -216,6 +217,7 @@ class Engine:
             write_metrics(self.folder / METRICS, self.history)
             for key, value in row.items():
                 writer.add_scalar(key, value, self.step)
+            writer.flush()  # the checkpoint that follows says that this row is there
             for hook in self.hooks:
                 hook(self, epoch, writer)
         logger.info(
@@ -228,6 +230,7 @@ class Engine:
         """Write all that the next step depends on."""
         if self.process.is_main:
             values = {"step": self.step, "history": self.history, "config": to_dict(self.cfg)}
+            values["classes"] = list(self.data.classes)
             save_snapshot(self.folder / CHECKPOINT, self._parts(), values)
 
     def load_checkpoint(self) -> None:
@@ -240,7 +243,7 @@ class Engine:
         if not path.is_file():
             logger.info("%s has no checkpoint yet: starting from the beginning", self.folder)
             return
-        values = load_snapshot(path, self._parts())
+        values = load_snapshot(path, self._parts(), steps=self.steps)
         self.step, self.history = values["step"], values["history"]
 
     def _parts(self) -> dict[str, Any]:
@@ -258,10 +261,11 @@ class Engine:
 
     def _finish(self) -> dict[str, Any]:
         """Write the student's weights and the summary."""
-        summary = summarize(self.cfg, self.history, self.student, self.process.device)
+        classes = self.data.classes
+        summary = summarize(self.cfg, self.history, self.student, self.process.device, classes)
         if self.process.is_main:
-            save_weights(self.student, self.folder / STUDENT)
+            save_weights(self.student, self.folder / STUDENT, classes)
             if self.ema is not None:
-                save_weights(self.ema.module, self.folder / STUDENT_EMA)
+                save_weights(self.ema.module, self.folder / STUDENT_EMA, classes)
             write_json(self.folder / SUMMARY, summary)  # last: it says that the run is finished
         return summary

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pcka.cli import end_with
 from pcka.errors import ConfigError
 
 
@@ -53,6 +54,8 @@ def join_processes(device: str) -> Iterator[Process]:
     Raises:
         ConfigError: a GPU that is not there.
     """
+    if dist.is_torchelastic_launched():
+        end_with(os.getppid())  # a launcher that is killed cannot end its processes
     local = int(os.environ.get("LOCAL_RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":

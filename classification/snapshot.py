@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pcka.checkpoints import read_checkpoint
 from pcka.errors import ConfigError
-from pcka.files import save_tensors
+from pcka.files import is_whole, save_tensors
 
 
 class Stateful(Protocol):
@@ -25,14 +25,26 @@ def save_snapshot(path: Path, parts: Mapping[str, Stateful], values: Mapping[str
     save_tensors(path, {**{name: p.state_dict() for name, p in parts.items()}, **values})
 
 
-def load_snapshot(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
+def load_snapshot(path: Path, parts: Mapping[str, Stateful], *, steps: int) -> dict[str, Any]:
     """Fill ``parts`` and return the values beside them.
+
+    Args:
+        path: of the file.
+        parts: what has a state.
+        steps: of the whole run.
 
     Raises:
         ConfigError: a file that cannot be read or is of other parts; it names the remedy.
     """
     try:
         content = read_checkpoint(path)
+        if not is_whole(path):  # torch reads tensors without looking at their checksums
+            raise ValueError("its checksums do not fit")
+        step, history = content["step"], content["history"]
+        if type(step) is not int or not 0 <= step <= steps or not isinstance(history, list):
+            raise ValueError(f"step {step!r} of {steps}")
+        if step == steps and not history:
+            raise ValueError("no evaluation")
         for name, part in parts.items():
             part.load_state_dict(content.pop(name))
     except Exception as error:  # torch's reader raises nearly everything on a damaged file

@@ -15,6 +15,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pcka.classification.building import (
     check_teacher,
 )
 from pcka.classification.config import Config, load_config
-from pcka.classification.data import Data
+from pcka.classification.data import Data, build_evaluation_data
 from pcka.classification.data.batches import share_of, train_spans
 from pcka.classification.distiller import Distiller
 from pcka.classification.engine import Engine
@@ -35,12 +36,13 @@ from pcka.classification.processes import Process, join_processes
 from pcka.classification.records import (
     STUDENT,
     describe_run,
-    open_folder,
     read_summary,
     result_line,
 )
+from pcka.classification.run_folder import check_data, check_folder
 from pcka.cli import exit_status
 from pcka.errors import ConfigError
+from pcka.run_lock import locked_folder
 
 logger = logging.getLogger("classification")
 
@@ -71,13 +73,23 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
         ConfigError: what the config names cannot be had; before any training.
         FloatingPointError: a loss or a prediction that is not finite.
     """
-    folder = open_folder(cfg, resume=resume)
-    summary = read_summary(folder)
+    folder = check_folder(cfg, resume=resume)
     process.wait()  # the first one will write to the folder, and all have to find it as it was
+    # The first process writes for all of them.
+    with locked_folder(folder) if process.is_main else nullcontext():
+        if process.is_main:
+            check_folder(cfg, resume=resume)  # another run may have begun and ended meanwhile
+        return _train_in(folder, cfg, process, resume=resume)
+
+
+def _train_in(folder: Path, cfg: Config, process: Process, *, resume: bool) -> dict[str, Any]:
+    summary = read_summary(folder)
     if summary is not None:
         logger.info("%s is finished: %s", folder, result_line(summary))
         return summary
     data = build_run_data(cfg, process)
+    if resume:
+        check_data(folder, data.record)
     distiller = build_distiller(cfg, data, process)
     _check_last_batch(cfg, distiller, data, process)
     engine = Engine(cfg, data, distiller, process, folder, _hooks(cfg))
@@ -86,7 +98,7 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
     if distiller.teacher is not None and engine.step == 0:
         check_teacher(cfg, distiller.teacher, data, process)
     if process.is_main:
-        describe_run(cfg, folder, process.device)
+        describe_run(cfg, folder, process.device, data.record)
     logger.info(
         "%s: %d classes, %d training images, %d evaluated, %d steps%s", folder, len(data.classes),
         data.train.samples, data.val.samples, engine.steps,
@@ -100,9 +112,15 @@ def train(cfg: Config, process: Process, *, resume: bool = False) -> dict[str, A
 def evaluate_student(cfg: Config, process: Process) -> Accuracy:
     """Measure ``student.weights``, or else the student of the run in ``output_dir``."""
     weights = cfg.student.weights or str(Path(cfg.output_dir) / STUDENT)
-    if not Path(weights).is_file():
+    if not Path(weights).expanduser().is_file():
         raise ConfigError(f"no weights to evaluate at {weights}: set student.weights")
-    data = build_run_data(cfg, process)
+    data = build_evaluation_data(
+        cfg.data,
+        batch_size=cfg.train.batch_size,
+        device=process.device,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
     student = build_network("student", cfg.student.name, weights, data)
     accuracy = evaluate(student.to(process.device), data.val, process)
     logger.info("%s: %s", cfg.student.name, accuracy)

@@ -7,8 +7,8 @@ batch), so that a run can be taken up at any batch.
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -19,13 +19,14 @@ from pcka.errors import ConfigError
 
 from .batches import split_per_class
 from .cifar import read_cifar
+from .contents import describe, majority
 from .digits import read_digits
 from .files import FileEvalLoader, FileTrainLoader
-from .folder import common_size, read_images
+from .folder import check_files, common_size, read_images
 from .image_tree import ImageTree, Split
 from .tensors import ImageSet, TensorEvalLoader, TensorTrainLoader
 
-__all__ = ["Data", "Loader", "build_data"]
+__all__ = ["Data", "EvaluationData", "Loader", "build_data", "build_evaluation_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,28 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """Loaders of one data set; ``image_size`` is the side in pixels."""
+    """Loaders of one data set.
+
+    Attributes:
+        train, val: the loaders.
+        classes: names in the order of their labels.
+        image_size: side in pixels.
+        majority: share of the most frequent class among the evaluated images.
+        record: what identifies these images, as plain values.
+    """
 
     train: Loader
+    val: Loader
+    classes: tuple[str, ...]
+    image_size: int
+    majority: float = 0.0
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """The evaluated images alone; see :class:`Data`."""
+
     val: Loader
     classes: tuple[str, ...]
     image_size: int
@@ -71,36 +91,78 @@ def build_data(
     Raises:
         ConfigError: data that is missing, incomplete or damaged; names the file and the remedy.
     """
-    mean, std = cfg.statistics
-    options: dict[str, Any] = {"mean": mean, "std": std, "device": device}
-    options |= {"rank": rank, "world_size": world_size}
+    options = _options(cfg, device, rank, world_size)
     train_options = {"batch_size": batch_size, "seed": seed, "flip": cfg.flip, **options}
     eval_options = {"batch_size": -(-batch_size // world_size), **options}
+    train: Any
+    val: Any
+    splits = None
     if cfg.name in ("folder", "imagenet"):
         tree = ImageTree(cfg.root)
-        size = cfg.image_size or common_size(tree)
         splits = _tree_splits(tree, cfg.holdout)
-        classes = tree.classes
-        if not _fits_in_memory(cfg, tree, splits, size):
-            options = {"size": size, "workers": cfg.workers}
-            return Data(
-                FileTrainLoader(tree, splits[0], **options, **train_options),
-                FileEvalLoader(tree, splits[1], **options, **eval_options),
-                classes,
-                size,
+        classes, size = tree.classes, cfg.image_size or common_size(tree, splits[0])
+        train, val = splits
+        if _fits_in_memory(cfg, tree, splits, size):
+            train, val = (
+                read_images(tree, split, size=size, resize=cfg.image_size is not None, what=what)
+                for split, what in zip(
+                    splits, ("training images", "evaluation images"), strict=True
+                )
             )
-        train, val = (
-            read_images(tree, split, size=size, resize=cfg.image_size is not None, what=what)
-            for split, what in zip(splits, ("training images", "evaluation images"), strict=True)
-        )
+        elif rank == 0:
+            check_files(tree, splits)
     else:
         train, val, classes = _small_set(cfg)
-    return Data(
-        TensorTrainLoader(train, padding=cfg.crop_padding, **train_options),
-        TensorEvalLoader(val, **eval_options),
-        classes,
-        train.images.shape[-1],
-    )
+        size = train.images.shape[-1]
+    train_loader: Loader
+    val_loader: Loader
+    if isinstance(train, ImageSet):
+        train_loader = TensorTrainLoader(train, padding=cfg.crop_padding, **train_options)
+        val_loader = TensorEvalLoader(val, **eval_options)
+    else:
+        disk: dict[str, Any] = {"size": size, "workers": cfg.workers}
+        train_loader = FileTrainLoader(tree, train, **disk, **train_options)
+        val_loader = FileEvalLoader(tree, val, **disk, **eval_options)
+    record = describe(classes, size, train, val, splits)
+    return Data(train_loader, val_loader, classes, size, majority(val.labels), record)
+
+
+def build_evaluation_data(
+    cfg: DataConfig,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    rank: int = 0,
+    world_size: int = 1,
+) -> EvaluationData:
+    """Read the evaluated images alone; a folder of images then needs no ``train``.
+
+    See :func:`build_data` for arguments and errors.
+    """
+    loader: Loader
+    options = _options(cfg, device, rank, world_size)
+    options["batch_size"] = -(-batch_size // world_size)
+    if cfg.name not in ("folder", "imagenet"):
+        _, val, classes = _small_set(cfg)
+        return EvaluationData(TensorEvalLoader(val, **options), classes, val.images.shape[-1])
+    tree = ImageTree(cfg.root, train=cfg.holdout > 0)
+    split = _tree_splits(tree, cfg.holdout)[1] if cfg.holdout else tree.evaluation()
+    size = cfg.image_size or common_size(tree, split)
+    if _fits_in_memory(cfg, tree, (split,), size):
+        resize = cfg.image_size is not None
+        images = read_images(tree, split, size=size, resize=resize, what="evaluation images")
+        loader = TensorEvalLoader(images, **options)
+    else:
+        if rank == 0:
+            check_files(tree, (split,))
+        loader = FileEvalLoader(tree, split, size=size, workers=cfg.workers, **options)
+    return EvaluationData(loader, tree.classes, size)
+
+
+def _options(cfg: DataConfig, device: Any, rank: int, world_size: int) -> dict[str, Any]:
+    """Return the arguments that all loaders share."""
+    mean, std = cfg.statistics
+    return {"mean": mean, "std": std, "device": device, "rank": rank, "world_size": world_size}
 
 
 def _small_set(cfg: DataConfig) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
@@ -126,9 +188,7 @@ def _tree_splits(tree: ImageTree, holdout: float) -> tuple[Split, Split]:
     return train.subset(kept), train.subset(held)
 
 
-def _fits_in_memory(
-    cfg: DataConfig, tree: ImageTree, splits: tuple[Split, Split], size: int
-) -> bool:
+def _fits_in_memory(cfg: DataConfig, tree: ImageTree, splits: Sequence[Split], size: int) -> bool:
     """Return whether the images are kept in memory; only a folder's can be.
 
     Raises:

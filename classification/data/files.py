@@ -1,12 +1,15 @@
 """Images that do not fit in memory: decoded from disk by workers, ImageNet's augmentation."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+
+from pcka.errors import ConfigError, RunError
 
 from .batches import generator, seed_of, share_of, train_spans
 from .image_tree import ImageTree, Split
@@ -17,7 +20,7 @@ _RESIZE_RATIO = 256 / 224
 
 
 def resize_and_crop(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:
-    """Shorter side to ``ratio * size``, then the middle ``size`` x ``size``."""
+    """Bring the shorter side to ``ratio * size``, then cut the middle ``size`` x ``size``."""
     side = round(ratio * size)
     return v2.functional.center_crop(v2.functional.resize(image, [side]), [size, size])
 
@@ -76,9 +79,27 @@ class _FileLoader:
 
     def _pass(self, batches: list[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, Tensor]]:
         self._plan.batches = batches
-        for images, labels in self._loader:
-            images = images.to(self.device, non_blocking=True)
-            yield self.normalize(images), labels.to(self.device, non_blocking=True)
+        with _errors_of_workers():
+            for images, labels in self._loader:
+                images = images.to(self.device, non_blocking=True)
+                yield self.normalize(images), labels.to(self.device, non_blocking=True)
+
+
+@contextmanager
+def _errors_of_workers() -> Iterator[None]:
+    """Shorten errors of workers, which torch raises with their traceback in the message."""
+    try:
+        yield
+    except ConfigError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise ConfigError(last.removeprefix("pcka.errors.ConfigError: ")) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"a process that reads images died ({str(error).splitlines()[0]}): lower data.workers "
+            "or set it to 0"
+        ) from error
 
 
 class FileTrainLoader(_FileLoader):
@@ -117,7 +138,7 @@ class FileTrainLoader(_FileLoader):
         return len(self.spans)
 
     def epoch(self, index: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of epoch ``index`` from the ``first_batch``-th on, this process's share each.
+        """Yield the batches of epoch ``index`` from ``first_batch`` on, this process's share each.
 
         Yields:
             ``(B, 3, S, S)`` float32 and ``(B,)`` int64.
@@ -157,7 +178,7 @@ class FileEvalLoader(_FileLoader):
         return len(self._batches)
 
     def epoch(self, index: int = 0, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches; every epoch is the same.
+        """Yield the batches; every epoch is the same.
 
         Yields:
             ``(B, 3, S, S)`` float32 and ``(B,)`` int64.

@@ -7,20 +7,20 @@ import io
 import logging
 import os
 import zipfile
-import zlib
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pcka.errors import ConfigError
 
+from .pixels import open_rgb
+from .tree_names import directory_names, open_zip
+
 TRAIN = "train"
 EVALUATION = ("val", "test")  # whichever is there, in this order
-# What Pillow and zipfile raise for damaged bytes.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error)
 
 logger = logging.getLogger(__name__)
 
@@ -40,116 +40,136 @@ class ImageTree:
 
     Args:
         root: a directory, or a .zip file.
+        train: whether the classes are those of ``train``; False: of the evaluated split, where
+            there may be no ``train``.
 
     Raises:
-        ConfigError: no such file, not a complete .zip, or no ``train`` folder.
+        ConfigError: no such file, not a complete .zip, no ``train`` folder, fewer than two classes,
+            or class folders one level too deep.
     """
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, *, train: bool = True):
         self.root = Path(root).expanduser()
         if not self.root.exists():
             raise ConfigError(f"data.root {self.root} does not exist")
         self.is_zip = self.root.is_file()
-        self._splits = self._sort(self._zip_names() if self.is_zip else self._directory_names())
-        if TRAIN not in self._splits:
+        self._archive: zipfile.ZipFile | None = None
+        if self.is_zip:
+            self._archive = open_zip(self.root)
+            names = self._archive.namelist()
+        else:
+            names = directory_names(self.root, (TRAIN, *EVALUATION))
+        self._names: dict[str, list[str]] = {}
+        for name in sorted(names):
+            self._names.setdefault(name.split("/")[0], []).append(name)
+        if train:
+            self._labelled = TRAIN
+        else:
+            self._labelled = self._evaluated()
+        classes = self._by_class(self._labelled)
+        if not classes:
             raise ConfigError(
-                f"{self.root} has no folders {TRAIN}/<class>/ with images. At its top there is: "
-                f"{_some(self._top_level()) or 'nothing'}. It must hold {TRAIN}/<class>/<image> "
-                "and val/<class>/<image>"
+                f"{self.root} has no folders {self._labelled}/<class>/ with images. At its top "
+                f"there is: {self._found()}. It must hold {TRAIN}/<class>/<image> and "
+                "val/<class>/<image>"
             )
-        self.classes = tuple(sorted(self._splits[TRAIN]))
+        self.classes = tuple(sorted(classes))
+        self._split(self._labelled)  # empty folders are named first
+        if len(self.classes) < 2:
+            raise ConfigError(
+                f"{self.root}/{self._labelled} has one class folder, {self.classes[0]}: a "
+                f"classifier needs two classes or more, {self._labelled}/<class>/<image>"
+            )
 
     def train(self) -> Split:
         return self._split(TRAIN)
 
     def evaluation(self) -> Split:
-        """The images of ``val``, else of ``test``.
+        """Return the images of ``val``, else of ``test``.
 
         Raises:
             ConfigError: there is neither, or it has classes that ``train`` lacks.
         """
-        found = [name for name in EVALUATION if name in self._splits]
-        if not found:
-            raise ConfigError(
-                f"{self.root} has no folder val or test beside train: was it extracted in full? To "
-                "evaluate on some of the training images instead, set data.holdout 0.1"
-            )
-        strange = sorted(self._splits[found[0]].keys() - set(self.classes))
+        split = self._evaluated()
+        by_class = self._by_class(split)
+        if not by_class:
+            raise ConfigError(f"{self.root}/{split} holds no images in class folders")
+        strange = sorted(by_class.keys() - set(self.classes))
         if strange:
             raise ConfigError(
-                f"{self.root}/{found[0]} has classes that {TRAIN} lacks: {_some(strange)}. Both "
+                f"{self.root}/{split} has classes that {TRAIN} lacks: {_some(strange)}. Both "
                 "need the same class folders; was train extracted in full?"
             )
-        absent = sorted(set(self.classes) - self._splits[found[0]].keys())
+        absent = sorted(set(self.classes) - by_class.keys())
         if absent:
-            logger.warning("%s/%s has no images of %s", self.root, found[0], _some(absent))
-        return self._split(found[0])
+            logger.warning("%s/%s has no images of %s", self.root, split, _some(absent))
+        return self._split(split)
 
     def open(self, name: str) -> Image.Image:
-        """The image ``name`` in RGB, decoded; safe to call from several threads.
+        """Return the image ``name`` in RGB, decoded; safe to call from several threads.
 
         Raises:
-            ConfigError: it cannot be decoded; names the file.
+            ConfigError: it cannot be decoded, or has more than 8 bits; names the file.
         """
-        try:
-            with Image.open(io.BytesIO(self._read(name))) as image:
-                return image.convert("RGB")
-        except _UNREADABLE as error:
-            raise ConfigError(
-                f"{self.root}/{name} is not an image that can be read ({error}): remove it, or "
-                "extract or download it again"
-            ) from error
+        return open_rgb(self._read, name, str(self.root))
+
+    def stream(self, name: str) -> IO[bytes]:
+        """Return the file ``name``, open for reading its header."""
+        if self._archive is None:
+            return open(self.root / name, "rb")
+        return io.BytesIO(self._archive.read(name))
 
     def _read(self, name: str) -> bytes:
-        if not self.is_zip:
+        if self._archive is None:
             return (self.root / name).read_bytes()
         return self._archive.read(name)
 
-    def _top_level(self) -> list[str]:
-        if not self.is_zip:
-            return sorted(os.listdir(self.root))
-        return sorted({name.split("/")[0] for name in self._archive.namelist()})
+    def _evaluated(self) -> str:
+        """Return the name of the split that is evaluated."""
+        for split in EVALUATION:
+            if split in self._names:
+                return split
+        raise ConfigError(
+            f"{self.root} has no folder val or test beside train (found: {self._found()}): was it "
+            "extracted in full? To evaluate on some of the training images instead, set "
+            "data.holdout 0.1"
+        )
 
-    def _zip_names(self) -> list[str]:
-        try:
-            self._archive = zipfile.ZipFile(self.root)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ConfigError(
-                f"{self.root} is not a complete .zip file ({error}): download it again, or set "
-                "data.root to a directory"
-            ) from error
-        return self._archive.namelist()
+    def _found(self) -> str:
+        top = sorted(self._names) if self._archive else sorted(os.listdir(self.root))
+        return _some(top) or "nothing"
 
-    def _directory_names(self) -> list[str]:
-        names = []
-        for split in (TRAIN, *EVALUATION):
-            for folder, subfolders, files in os.walk(self.root / split, followlinks=True):
-                subfolders.sort()
-                here = Path(folder).relative_to(self.root).as_posix()
-                names += [f"{here}/", *(f"{here}/{file}" for file in files)]
-        return names
-
-    def _sort(self, paths: list[str]) -> dict[str, dict[str, list[str]]]:
-        """split -> class -> names; a class folder without images has an empty list."""
-        splits: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for path in sorted(paths):
-            split, *inside = path.split("/")
-            if split not in (TRAIN, *EVALUATION) or any(p.startswith(".") for p in inside):
+    def _by_class(self, split: str) -> dict[str, list[str]]:
+        """Return names by class; a class folder without images has an empty list."""
+        classes: dict[str, list[str]] = defaultdict(list)
+        below: dict[str, set[str]] = defaultdict(set)
+        for path in self._names.get(split, ()):
+            inside = path.split("/")[1:]
+            if any(part.startswith(".") for part in inside):
                 continue
-            if len(inside) == 1 and path.lower().endswith(IMG_EXTENSIONS):
+            is_image = path.lower().endswith(IMG_EXTENSIONS)
+            if len(inside) == 1 and is_image:
                 raise ConfigError(
                     f"{self.root}/{path} lies beside the class folders: put every image into the "
                     f"folder of its class, {split}/<class>/{inside[0]}"
                 )
             if len(inside) < 2:
                 continue
-            members = splits[split][inside[0]]
-            if path.lower().endswith(IMG_EXTENSIONS):
+            members = classes[inside[0]]
+            if is_image:
                 members.append(path)
-        return splits
+                below[inside[0]].add(inside[1] if len(inside) > 2 else "")
+        for name, folders in below.items():
+            if len(folders) > 1 and "" not in folders:
+                raise ConfigError(
+                    f"{self.root}/{split}/{name} holds no images, but the folders "
+                    f"{_some(sorted(folders))}: the classes lie one level too deep. Move them up, "
+                    f"{split}/<class>/<image>"
+                )
+        return dict(classes)
 
     def _split(self, split: str) -> Split:
-        by_class = self._splits[split]
+        by_class = self._by_class(split)
         empty = sorted(name for name, members in by_class.items() if not members)
         if empty:
             raise ConfigError(
@@ -160,8 +180,6 @@ class ImageTree:
         for label, name in enumerate(self.classes):
             names += by_class.get(name, [])
             labels += [label] * len(by_class.get(name, []))
-        if not names:
-            raise ConfigError(f"{self.root}/{split} holds no images in class folders")
         return Split(names, labels)
 
 

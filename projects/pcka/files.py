@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import socket
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .errors import ConfigError
 
 PART = ".part"  # ends the name of a file that is being written
 
@@ -58,6 +61,31 @@ def read_json(path: str | os.PathLike) -> Any:
     """Return the content of a JSON file, None where there is no file."""
     path = Path(path)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def is_whole(path: str | os.PathLike) -> bool:
+    """Return whether a file of ``torch.save`` is complete, by the checksums inside."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError):
+        return False
+
+
+def check_writable(folder: str | os.PathLike, key: str) -> None:
+    """Raise ConfigError unless ``folder`` is there, or can be made, and can be written to.
+
+    Args:
+        key: of the config, which names the folder.
+    """
+    parent = os.path.abspath(folder)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise ConfigError(
+            f"{key} {folder} cannot be written ({parent} is no folder that you may write to): "
+            f"set another {key}"
+        )
 
 
 def _flush(path: Path) -> None:

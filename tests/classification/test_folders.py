@@ -258,10 +258,11 @@ def test_what_is_wrong_is_named(folder, damage, words):
 # torch waits 5 s for a worker that has raised.
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_damaged_image_on_disk_is_named_when_it_is_read(folder, workers):
-    break_cut_image(folder)
     data = build(folder, memory_mb=0, workers=workers)
-    with pytest.raises(ConfigError, match=r"train/cat/0.png is not an image"):
+    break_cut_image(folder)
+    with pytest.raises(ConfigError, match=r"train/cat/0.png is not an image") as error:
         list(data.train.epoch(0))
+    assert "\n" not in str(error.value)
 
 
 def test_a_class_that_is_not_evaluated_is_only_noted(folder, caplog):

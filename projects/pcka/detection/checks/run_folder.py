@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode
 
 from pcka.detection.config import ConfigError, config_differences, load_config
 from pcka.detection.config_files import lookup
-from pcka.files import read_json
+from pcka.files import check_writable, is_whole, read_json
 
 # Where and how a run computes may change when it is resumed, what it computes may not. A name with
 # a dot at its end stands for all keys below it.
@@ -33,7 +32,7 @@ def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
             whole checkpoint to resume from.
     """
     folder = cfg.OUTPUT_DIR
-    _check_writable(folder)
+    check_writable(folder, "OUTPUT_DIR")
     if not resume:
         _check_unused(folder)
     elif check_last_checkpoint(folder):
@@ -90,15 +89,6 @@ def check_last_checkpoint(folder: str) -> bool:
     raise ConfigError(f"cannot resume {folder}: {_LAST} {fault}; {remedy}")
 
 
-def is_whole(path: Path) -> bool:
-    """Return whether a file of ``torch.save`` is complete, by the checksums inside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError):
-        return False
-
-
 def iterations_done(folder: str) -> int:
     """Return the number of iterations in the last checkpoint, which is whole."""
     path = Path(folder, Path(folder, _LAST).read_text(encoding="utf-8").strip())
@@ -146,14 +136,3 @@ def _check_config(cfg: CfgNode) -> None:
 
 def _brief(cfg: CfgNode, key: str) -> str:
     return f"{json.dumps(lookup(cfg, key), default=str)}"[:60]
-
-
-def _check_writable(folder: str) -> None:
-    parent = os.path.abspath(folder)
-    while not os.path.lexists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} cannot be written ({parent} is no folder that you may write to): "
-            "set another OUTPUT_DIR"
-        )

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 
+from pcka.image_modes import CONVERSION, DEEP_MODES, ORIENTATION
+
 from .coco_values import describe
 
-_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
-# Pillow's modes of more than 8 bits a channel, which detectron2 clips at 255.
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _SAMPLE = 64  # images whose pixels are read
 
 logger = logging.getLogger(__name__)
@@ -90,10 +89,7 @@ _REMEDIES = {
         "orientation if the boxes are those of the image as stored: image = Image.open(FILE); "
         "Image.fromarray(numpy.asarray(image)).save(FILE)"
     ),
-    "image(s) of more than 8 bits a channel, which would be clipped at 255": (
-        "convert them: a = numpy.asarray(Image.open(FILE), float); Image.fromarray(((a - a.min()) "
-        "* 255 / (a.max() - a.min())).astype('uint8')).save(FILE), with one range for all images"
-    ),
+    "image(s) of more than 8 bits a channel, which would be clipped at 255": CONVERSION,
 }
 _DAMAGED, _GIANT, _SIZE, _EXIF, _DEEP = _REMEDIES
 
@@ -103,12 +99,12 @@ def _judge(path: str, width: int, height: int) -> tuple[str, str, bool]:
     try:
         with Image.open(path) as image:
             mode, found = image.mode, image.size
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = image.getexif().get(ORIENTATION, 1)
     except Image.DecompressionBombError:
         return _GIANT, "", False
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, OverflowError):
         return _DAMAGED, "", False
-    if mode in _DEEP_MODES:
+    if mode in DEEP_MODES:
         return _DEEP, f"mode {mode}", False
     turned = orientation in _TURNED
     upright = found[::-1] if turned else found
