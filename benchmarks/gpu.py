@@ -19,7 +19,7 @@ from typing import Any
 
 # Seconds that a section may take.
 LIMITS = {
-    "correctness": 90,
+    "correctness": 150,
     "pcka": 90,
     "rcka": 40,
     "detection": 120,

@@ -73,40 +73,35 @@ _LIMITS = {
 }
 
 
-def _losses(device: torch.device, toy: bool) -> Found:
-    shapes = [((2, 3, 9, 14), 4), ((1, 2, 12, 16), (2, 4))]
-    if not toy:
-        shapes = [((2, 8, 50, 84), 16), ((1, 5, 33, 47), 8), ((3, 4, 64, 96), 16)]
-    for shape, patch in shapes:
-        for grouping in ("channel", "batch"):
-            for center in (True, False):
-                for resize in ("bilinear", "pad"):
-                    for dtype, limits in _LIMITS.items():
-                        options = {
-                            "patch_size": patch,
-                            "grouping": grouping,
-                            "center": center,
-                            "resize": resize,
-                        }
-                        wider = shape[1] + 3 if grouping == "batch" else None
-                        if toy and (dtype != torch.float32 or resize == "pad"):
-                            continue
-                        pair = _pair(device, shape, wider, dtype)
-                        name = f"{shape} {patch} {grouping} {center=} {resize} {str(dtype)[6:]}"
-                        for kind, error, limit in zip(
-                            ("value", "gradient"), _errors(*pair, options), limits, strict=True
-                        ):
-                            yield f"{kind}: {name}", error, limit
+def _cases(toy: bool) -> Iterator[tuple[tuple[int, ...], dict[str, Any], torch.dtype]]:
+    """Yield maps, options and types: each of them once, and the main form in all types."""
+    shape, patch = ((2, 3, 9, 14), 4) if toy else ((2, 8, 50, 84), 16)
+    for grouping in ("channel", "batch"):
+        for center, resize in ((True, "bilinear"), (False, "bilinear"), (True, "pad")):
+            options = {"grouping": grouping, "center": center, "resize": resize}
+            yield shape, {"patch_size": patch, **options}, torch.float32
+        for dtype in (torch.bfloat16, torch.float16):
+            yield shape, {"patch_size": patch, "grouping": grouping}, dtype
+    yield (1, 5, 33, 47), {"patch_size": 4 if toy else 8}, torch.float32
+    yield (3, 2, 12, 16), {"patch_size": [2, 4]}, torch.float32
     for share in (0.5, 1.0):
-        for dtype, limits in _LIMITS.items():
-            options = {"patch_size": shapes[0][1], "center": False, "inter": share}
-            errors = _errors(*_pair(device, shapes[0][0], dtype=dtype), options)
-            for kind, error, limit in zip(("value", "gradient"), errors, limits, strict=True):
-                yield f"{kind}: inter={share} {str(dtype)[6:]}", error, limit
-    pair = _pair(device, shapes[0][0], layout=torch.channels_last)
-    yield "gradient: channels-last", _errors(*pair, {"patch_size": shapes[0][1]})[1], 1e-5
-    pair = [x.detach()[..., :-1].requires_grad_() for x in _pair(device, shapes[0][0])]
-    yield "gradient: a view", _errors(*pair, {"patch_size": shapes[0][1]})[1], 1e-5
+        options = {"patch_size": patch, "center": False, "inter": share}
+        yield shape, options, torch.float32
+    yield shape, {"patch_size": patch, "center": False, "inter": True}, torch.bfloat16
+
+
+def _losses(device: torch.device, toy: bool) -> Found:
+    for shape, options, dtype in _cases(toy):
+        wider = shape[1] + 3 if options.get("grouping") == "batch" else None
+        errors = _errors(*_pair(device, shape, wider, dtype), options)
+        name = f"{shape} {str(dtype)[6:]} {options}"
+        for kind, error, limit in zip(("value", "gradient"), errors, _LIMITS[dtype], strict=True):
+            yield f"{kind}: {name}", error, limit
+    shape, options, _ = next(_cases(toy))
+    pair = _pair(device, shape, layout=torch.channels_last)
+    yield "gradient: channels-last", _errors(*pair, options)[1], 1e-5
+    pair = [x.detach()[..., :-1].requires_grad_() for x in _pair(device, shape)]
+    yield "gradient: a view", _errors(*pair, options)[1], 1e-5
 
 
 def _extremes(device: torch.device, toy: bool) -> Found:
@@ -133,7 +128,8 @@ def _extremes(device: torch.device, toy: bool) -> Found:
 def _matrices(device: torch.device, toy: bool) -> Found:
     sizes = ((8, 40),) if toy else ((64, 4096), (257, 1000), (1024, 100))
     for rows, columns in sizes:
-        for dtype, (value_limit, limit) in _LIMITS.items():
+        for dtype in (torch.float32,) if rows > 64 else _LIMITS:
+            value_limit, limit = _LIMITS[dtype]
             x, y = (_draw(device, (rows, columns), i).to(dtype).requires_grad_() for i in (0, 1))
             value = feature_cka(x, y)
             gradient = torch.autograd.grad(value, x)[0]
