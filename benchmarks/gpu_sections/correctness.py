@@ -210,9 +210,9 @@ def _sizes(device: torch.device, toy: bool) -> Found:
     """Yield how many variants are compiled for maps of 24 sizes: a multi-scale training."""
     if device.type != "cuda":
         return
-    from pcka.core.kernels import cells, products
+    from pcka.core.kernels import adjoint, cells, gram, pull
 
-    every = (cells.measure, cells.cut, cells.adjoint, products.gram, products.merge, products.pull)
+    every = (cells.measure, cells.cut, gram.gram, gram.merge, pull.pull, adjoint.adjoint)
     before = [len(kernel.variants) for kernel in every]
     for i in range(24):
         student, teacher = _pair(device, (2, 4, 40 + 3 * i, 64 + 5 * i))

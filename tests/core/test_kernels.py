@@ -52,7 +52,7 @@ def test_they_compile_for_a_card():
     assert all(v["wgmma"] for v in variants if v["kernel"] in ("gram", "pull"))
 
 
-def plan(size, dtype=torch.float32, channels=256, images=2, **options):
+def steps(size, dtype=torch.float32, channels=256, images=2, **options):
     from pcka.core.kernels import level
 
     shape = images, channels, *size
@@ -60,7 +60,7 @@ def plan(size, dtype=torch.float32, channels=256, images=2, **options):
     form = dtype, shape, strides, True
     parts = 2 if dtype == torch.float32 else 1
     settings = parts, level.tiles.CHOSEN[parts], level.WORKSPACE_BYTES, torch.device("cpu")
-    return level._plan_of_maps(form, form, PatchOptions(**options), (True, False), settings)
+    return level._steps_of_maps(form, form, PatchOptions(**options), (True, False), settings)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +69,18 @@ def plan(size, dtype=torch.float32, channels=256, images=2, **options):
 def test_a_level_takes_few_launches_and_a_bounded_workspace(options):
     for size in ((200, 336), (100, 168), (50, 84), (25, 42)):
         for dtype in (torch.float32, torch.bfloat16):
-            found = plan(size, dtype, **options)
+            found = steps(size, dtype, **options)
             backward = 1
             assert len(found.forward) + backward <= 12
             if size != (200, 336):
                 assert len(found.forward) + backward <= 8
-            assert found.places["end"].start <= 1.1 * found.workspace
+            assert found.plan.places["end"].start <= 1.1 * found.plan.workspace
 
 
 def test_maps_of_other_sizes_run_the_same_machine_code():
     variants = set()
     for i in range(40):
-        for launch in plan((40 + 7 * i, 64 + 5 * i)).forward:
+        for launch in steps((40 + 7 * i, 64 + 5 * i)).forward:
             variants.add((launch.kernel.function.__name__, *launch.constants.values()))
     # With or without resizing in each direction, rows aligned or not, split or not.
     assert len(variants) <= 24

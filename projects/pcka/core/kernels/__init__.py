@@ -1,9 +1,12 @@
 """PCKA and CKA on a GPU, in Triton: few launches, and maps are read in their own type.
 
 =================  ================================================================================
-``cells``          kernels that read and write maps: means, patches, adjoint of resizing
-``products``       kernels on patches: Gram matrices, their comparison, gradient
-``plan``           what a comparison launches, worked out once for all maps of these sizes
+``cells``          kernels that read maps: means and peaks, and cutting into patches
+``gram``           kernels that multiply patches: the Gram matrices of both sides
+``pull``           kernels that read Gram matrices: CKA, and the gradient of the cells
+``adjoint``        the kernel that writes the gradient of a map
+``plan``           the sizes of a comparison: chunks, splits, and the workspace
+``steps``          what a comparison launches, worked out once for all maps of these sizes
 ``level``          PCKA and CKA by these kernels: memory, and the order of the launches
 ``launch``         starting a kernel without Triton's bookkeeping of every call
 ``tiles``          tile sizes, and the card that they were chosen on

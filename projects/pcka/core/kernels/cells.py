@@ -1,4 +1,4 @@
-"""Kernels that read and write maps: their means and peaks, cutting into patches, the gradient.
+"""Kernels that read maps: means and peaks, and cutting into patches.
 
 Shapes: B images, C channels, (H, W) map, (P, Q) patch, (UH, UW) = (U P, V Q) the map after
 resizing or padding, N = U V patches, D features of a patch. A *plane* is one channel of one image.
@@ -66,7 +66,7 @@ def _load_cells(
 
 
 @triton.jit
-def _start(x, b, c, sb, sc, WIDE: tl.constexpr):
+def plane_start(x, b, c, sb, sc, WIDE: tl.constexpr):
     """Return where a plane starts."""
     if WIDE:  # for the compiler to see it
         start = x + b.to(tl.int64) * (sb // 8 * 8) + c.to(tl.int64) * (sc // 8 * 8)
@@ -86,7 +86,7 @@ def _measure_plane(
     index = c * B + b
     if BATCH:
         index = b * C + c
-    start = _start(x, b, c, sb, sc, WIDE)
+    start = plane_start(x, b, c, sb, sc, WIDE)
     width = Q
     if EXACT:
         width = COLUMNS
@@ -177,7 +177,7 @@ def _cut_plane(
         group, member, members = plane % groups, plane // groups, B
         b, c = member, first_group + group
         index = c * B + b
-    start = _start(x, b, c, sb, sc, WIDE)
+    start = plane_start(x, b, c, sb, sc, WIDE)
     scale = scale_of(peaks + (first_group + group) * members * blocks, members * blocks)
     width = Q
     if EXACT:
@@ -245,70 +245,3 @@ def cut(
                 B, H, UH, P, V, N, YC, YW, YUW, YQ, y_blocks, yb, yc, yh, yw, y_d_64 * 64,
                 BATCH, CENTER, RESIZE_Y, RESIZE_X, PAD, EXACT, Y_UNIT, Y_WIDE, PARTS, ROWS, COLUMNS,
             )  # fmt: skip
-
-
-@triton.jit
-def _share(cell, place, size, resized, RESIZE: tl.constexpr):
-    """Return the weight of cell ``place`` of a map in a cell of the resized map."""
-    if RESIZE:
-        position = tl.maximum((2 * cell + 1) * size - resized, 0)
-        position = tl.minimum(position, (size - 1) * 2 * resized)
-        distance = tl.abs(position - place * 2 * resized).to(tl.float32) / (2 * resized)
-        weight = tl.where(cell < resized, tl.maximum(1.0 - distance, 0.0), 0.0)
-    else:
-        weight = 1.0
-    return weight
-
-
-@triton.jit
-def _first(place, size, resized, RESIZE: tl.constexpr):
-    """Return the first cell of the resized map in which cell ``place`` of a map has a share."""
-    first = place
-    if RESIZE:
-        first = tl.maximum(((2 * place - 1) * resized - size) // (2 * size) + 1, 0)
-    return first
-
-
-@Kernel
-def adjoint(
-    gradient_ptr, factors_ptr, outer_ptr, out_ptr, factor, outer_step,
-    C, H, W, UH, UW, y_shares, x_shares, sb: tl.int64, sc: tl.int64, sh, sw,
-    BATCH: tl.constexpr, RESIZE_Y: tl.constexpr, RESIZE_X: tl.constexpr,
-    UNIT: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Write the gradient of a map from that of its resized cells ``(B, C, UH, UW)``.
-
-    One program a plane and tile. A cell collects what it gave to at most ``y_shares`` by
-    ``x_shares`` resized cells; a padded map is cropped. All is multiplied by the factor of the
-    group, by that of the call, and by the incoming gradient, before it is cast to the map's type.
-    """
-    plane = tl.program_id(0)
-    b, c = plane // C, plane % C
-    group = c
-    if BATCH:
-        group = b
-    step = sw
-    if UNIT:
-        step = 1
-    if WIDE:  # rows of both maps are multiples of 8 cells
-        W, UW, sh = W // 8 * 8, UW // 8 * 8, sh // 8 * 8
-    y = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
-    x = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    inside = (y < H) & (x < W)
-    gradient = gradient_ptr + plane.to(tl.int64) * UH * UW
-    first_y, first_x = _first(y, H, UH, RESIZE_Y), _first(x, W, UW, RESIZE_X)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for i in range(y_shares):
-        row = first_y + i
-        weight = _share(row, y, H, UH, RESIZE_Y)
-        line, mask = gradient + row * UW, inside & (row < UH)
-        if RESIZE_X:
-            for j in range(x_shares):
-                column = first_x + j
-                cells = tl.load(line + column, mask & (column < UW), 0.0).to(tl.float32)
-                total += weight * _share(column, x, W, UW, RESIZE_X) * cells
-        else:
-            total += weight * tl.load(line + x, mask, 0.0).to(tl.float32)
-    rate = tl.load(factors_ptr + group) * tl.load(outer_ptr + group * outer_step) * factor
-    out = _start(out_ptr, b, c, sb, sc, WIDE) + y * sh + x * step
-    tl.store(out, (total * rate).to(out_ptr.dtype.element_ty), inside)

@@ -16,6 +16,7 @@ from ..patches import PatchOptions, grid_shape
 from . import tiles
 from .launch import current_stream
 from .plan import Plan, Side
+from .steps import Steps
 
 # The patches and Gram matrices that are held at a time, in bytes: larger levels go in chunks.
 WORKSPACE_BYTES = 224 << 20
@@ -38,12 +39,12 @@ def patch_cka(
         The mean CKA over the groups, ``()``, float32; a factor; and for each map a
         :class:`Pulled`, or None where its gradient is not needed.
     """
-    plan = _plan_of_maps(
+    steps = _steps_of_maps(
         _form(student), _form(teacher), options, needs, _settings(student, teacher)
     )
-    values, slopes = _run(plan, (student, teacher))
+    values, slopes = _run(steps, (student, teacher))
     value, factor = values.mean(), 1 / len(values)
-    if options.gather and plan.batch:
+    if options.gather and steps.plan.batch:
         value = all_sum_(value) / world_size()
     elif options.gather:
         factor *= world_size()
@@ -53,8 +54,8 @@ def patch_cka(
 def cka(x: Tensor, y: Tensor, needs: Needs, center: bool) -> tuple[Tensor, float, Any, Any]:
     """Compute the CKA ``(...)`` of ``(..., N, Dx)`` and ``(..., N, Dy)``, as :func:`patch_cka`."""
     maps = [m.unsqueeze(0).flatten(0, -3).unsqueeze(0) for m in (x, y)]
-    plan = _plan_of_matrices(_form(maps[0]), _form(maps[1]), center, needs, _settings(x, y))
-    values, slopes = _run(plan, maps)
+    steps = _steps_of_matrices(_form(maps[0]), _form(maps[1]), center, needs, _settings(x, y))
+    values, slopes = _run(steps, maps)
     for slope, m in zip(slopes, (x, y), strict=True):
         if slope is not None:
             slope.shape = m.shape
@@ -71,8 +72,8 @@ class Pulled:
         shape: that of the gradient.
     """
 
-    def __init__(self, plan: Plan, side: int, x: Tensor, cells: Tensor, factors: Tensor):
-        self.plan, self.side, self.map = plan, side, x
+    def __init__(self, steps: Steps, side: int, x: Tensor, cells: Tensor, factors: Tensor):
+        self.steps, self.side, self.map = steps, side, x
         self.cells, self.factors, self.shape = cells, factors, x.shape
 
     def gradient(self, outer: Tensor, factor: float) -> Tensor:
@@ -92,14 +93,15 @@ class Pulled:
         }
         addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
         with torch.cuda.device_of(out):
-            launch = self.plan.adjoint(self.side, out.stride(), outer.dim() > 0, factor)
+            launch = self.steps.backward(self.side, out.stride(), outer.dim() > 0, factor)
             launch(addresses, current_stream(out.device), tensors.__getitem__)
         return out.view(self.shape)
 
 
-def _run(plan: Plan, maps: list[Tensor] | tuple[Tensor, Tensor]) -> tuple[Tensor, list[Any]]:
+def _run(steps: Steps, maps: list[Tensor] | tuple[Tensor, Tensor]) -> tuple[Tensor, list[Any]]:
     """Return the CKA of each group, ``(G,)``, and the gradients before backward."""
-    device, groups, places = maps[0].device, plan.groups, plan.places
+    plan, device = steps.plan, maps[0].device
+    groups, places = plan.groups, plan.places
     workspace = torch.empty(places["end"].start, dtype=torch.uint8, device=device)
     if plan.ragged:
         workspace.zero_()
@@ -115,7 +117,7 @@ def _run(plan: Plan, maps: list[Tensor] | tuple[Tensor, Tensor]) -> tuple[Tensor
                 dtype=plan.cell_types[i],
                 device=device,
             )
-            slopes[i] = Pulled(plan, i, maps[i], cells, tensors[f"{name}_factors"])
+            slopes[i] = Pulled(steps, i, maps[i], cells, tensors[f"{name}_factors"])
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     base = workspace.data_ptr()
     for name, place in places.items():
@@ -123,7 +125,7 @@ def _run(plan: Plan, maps: list[Tensor] | tuple[Tensor, Tensor]) -> tuple[Tensor
     find = _finder(tensors, workspace, plan)
     with torch.cuda.device_of(workspace):
         stream = current_stream(device)
-        for launch in plan.forward:
+        for launch in steps.forward:
             launch(addresses, stream, find)
     return tensors["values"], slopes
 
@@ -155,17 +157,17 @@ def _settings(x: Tensor, y: Tensor) -> tuple[int, tiles.Tiles, int, torch.device
 
 
 @lru_cache(maxsize=1024)
-def _plan_of_maps(
+def _steps_of_maps(
     student: _Form,
     teacher: _Form,
     options: PatchOptions,
     needs: Needs,
     settings: tuple[int, tiles.Tiles, int, torch.device],
-) -> Plan:
+) -> Steps:
     height, width = student[1][2:]
     p, q = options.patch_shape
     u, v = grid_shape(height, width, options.patch_shape)
-    return Plan(
+    plan = Plan(
         (Side(*student, v * q, q), Side(*teacher, v * q, q)),
         p,
         u,
@@ -177,15 +179,17 @@ def _plan_of_maps(
         needs,
         *settings[:3],
     )
+    return Steps(plan)
 
 
 @lru_cache(maxsize=1024)
-def _plan_of_matrices(
+def _steps_of_matrices(
     x: _Form,
     y: _Form,
     center: bool,
     needs: Needs,
     settings: tuple[int, tiles.Tiles, int, torch.device],
-) -> Plan:
+) -> Steps:
     sides = Side(*x, x[1][3], x[1][3]), Side(*y, y[1][3], y[1][3])
-    return Plan(sides, 1, x[1][2], 1, False, center, 0.0, False, needs, *settings[:3])
+    plan = Plan(sides, 1, x[1][2], 1, False, center, 0.0, False, needs, *settings[:3])
+    return Steps(plan)
