@@ -55,7 +55,8 @@ def is_turned(image: Image.Image) -> bool:
 def _fault(error: Exception, path: str) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"{path} has more pixels than Pillow opens: make it smaller, or remove it"
+    reason = "its format is none that Pillow knows" if "identify" in str(error) else error
     return (
-        f"{path} is not an image that can be read ({error}): remove it, or extract or download it "
+        f"{path} is not an image that can be read ({reason}): remove it, or extract or download it "
         "again"
     )

@@ -5,10 +5,13 @@ A checkpoint is read as data alone, so that a file from the internet cannot run 
 """
 
 import argparse
+import datetime
 import os
+import pathlib
 import pickle
 import re
 import tarfile
+import types
 import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
@@ -27,7 +30,16 @@ _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_ARRAY = np.zeros(0).__reduce__()[0]
 _SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
+    types.SimpleNamespace,
+    datetime.datetime,
+    datetime.timedelta,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
     defaultdict,
+    list,
+    dict,
+    int,
+    float,
     np.dtype,
     np.ndarray,
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i8", "i4", "u1", "b1")),
@@ -271,7 +283,7 @@ def _refuse_archive(path: str) -> None:
 
 def _unreadable(path: str, reason: str, cause: Exception) -> NoReturn:
     # torch's own words advise weights_only=False, which would run whatever the file says.
-    refused = re.search(r"GLOBAL ([\w.]+)", reason)
+    refused = re.search(r"(?:GLOBAL |got <class ')([\w.]+)", reason)
     if refused:
         raise CheckpointError(
             f"{path} holds an object of {refused[1]}, and only tensors, arrays, numbers and an "

@@ -149,3 +149,10 @@ def test_dead_features_are_blank_not_broken():
         np.zeros((8, 8, 3), np.uint8), {"t": torch.zeros(2, 8, 8)}, stride=1, options=TWO
     )
     assert not array(figure.axes[1]).any()
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "5$ 6$", "a_$x^", "<b>&amp;"])
+def test_names_are_no_formulas(name):
+    figure = heatmap_figure(np.eye(2), [name, "b"], ["a", name], name)
+    figure.canvas.draw()
+    assert name in [text.get_text() for text in figure.axes[0].get_xticklabels()]

@@ -177,3 +177,18 @@ def test_matrix_refuses_other_layers():
         meter.update([torch.ones(4, 2)], [torch.ones(4, 2)])
     with pytest.raises(ValueError, match="of the same samples"):
         CKAMatrix().update([torch.ones(4, 2), torch.ones(5, 3)], [torch.ones(4, 2)])
+
+
+def test_wide_layers_are_compared_by_their_samples(monkeypatch):
+    """With fewer samples than features no moment of a pair of layers is formed."""
+    net = nn.Sequential(nn.Linear(4, 300), nn.ReLU(), nn.Linear(300, 300))
+    batches = [torch.randn(5, 4), torch.randn(3, 4)]  # a small last batch
+    reader = LayerReader(net, ["0", "1", "2"])
+    expected = layer_similarity(reader, reader, batches, pool="flatten").values
+    with monkeypatch.context() as patch:
+        patch.setattr(CKAMatrix, "update", None)
+        found = layer_similarity(reader, reader, batches).values
+    torch.testing.assert_close(found, expected)
+    many = [torch.randn(40, 4) for _ in range(30)]
+    whole = layer_similarity(reader, reader, many).values
+    torch.testing.assert_close(whole, layer_similarity(reader, reader, [torch.cat(many)]).values)

@@ -1,10 +1,14 @@
 """Published layouts of trained weights, and the files that users give by mistake."""
 
 import argparse
+import collections
+import datetime
 import io
 import os
+import pathlib
 import pickle
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
@@ -251,3 +255,18 @@ def test_a_published_teacher_is_as_good_as_published():
         accuracy = (model(x).argmax(1) == labels).double().mean().item()
     assert len(names) == 500
     assert accuracy > 0.88  # 91.73 % on all 10,000 images; three deviations of 500 are 3.7 points
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pathlib.PosixPath("out"),
+        datetime.datetime(2024, 1, 20),
+        types.SimpleNamespace(lr=0.1),
+        argparse.Namespace(out=pathlib.PosixPath("out")),
+        collections.defaultdict(list),
+    ],
+)
+def test_plain_values_beside_the_weights(trained, tmp_path, value):
+    torch.save({"state_dict": trained.state_dict(), "value": value}, tmp_path / "file.pth")
+    load_weights(create_model("resnet8", CLASSES), tmp_path / "file.pth")

@@ -242,6 +242,8 @@ MAP, ROW = torch.ones(2, 3, 4, 4), torch.ones(2, 3)
         (lambda: CWD()(MAP, MAP[:1]), "differ in batch or map size"),
         (lambda: AT()(MAP[:0], MAP[:0]), r"got \(0, 3, 4, 4\)"),
         (lambda: SP()(MAP, ROW[:1]), r"SP compares one batch.*\(1, 3\)"),
+        (lambda: RKD()(ROW[:0], ROW[:0]), r"RKD needs .* student is \(0, 3\)"),
+        (lambda: SP()(MAP[:0], MAP[:0]), r"SP needs .* student is \(0, 3, 4, 4\)"),
         (lambda: RKD()(ROW[0], ROW), r"RKD needs \(B, \.\.\.\), student is \(3,\)"),
         (lambda: KD()(ROW, ROW[:, :2]), r"same classes, got \(2, 3\) and \(2, 2\)"),
         (lambda: DIST()(MAP, MAP), r"DIST needs logits \(B, P\)"),
@@ -258,3 +260,14 @@ MAP, ROW = torch.ones(2, 3, 4, 4), torch.ones(2, 3)
 def test_bad_input(attempt, words):
     with pytest.raises(ValueError, match=words):
         attempt()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e20, 1e30])
+@pytest.mark.parametrize("loss", [AT, SP, PKD, RKD])
+def test_extreme_scales(loss, scale):
+    """These losses do not depend on the scale, so neither may what float32 holds of it."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4, 3, 5, 5, generator=draw) for _ in range(2))
+    expected = loss()(x, y)
+    torch.testing.assert_close(loss()(x * scale, y * scale), expected, rtol=1e-5, atol=0)
+    assert loss()(x * math.nan, y).isnan()

@@ -151,3 +151,20 @@ def test_module_refuses_bad_arguments_at_once(arguments):
 def test_an_option_that_does_not_exist():
     with pytest.raises(TypeError, match="groupin"):
         PatchCKA(groupin="batch")
+
+
+@pytest.mark.parametrize(
+    ("grouping", "shape", "options", "features"),
+    [
+        ("channel", (2, 5, 6, 6), {"patch_size": 1}, 2),
+        ("batch", (5, 2, 6, 6), {"patch_size": 1}, 2),
+        ("position", (1, 2, 6, 6), {"patch_size": 2}, 2),
+        ("channel", (3, 5, 6, 6), {"patch_size": 1, "debiased": True}, 3),
+        ("channel", (1, 5, 6, 6), {"patch_size": 1, "center": False}, 1),
+    ],
+)
+def test_too_few_features_for_inter(grouping, shape, options, features):
+    x, y = torch.randn(2, *shape)
+    patch_cka(x, y, grouping=grouping, **options)
+    with pytest.raises(ValueError, match=f"grouping '{grouping}' has {features} of them here"):
+        patch_cka(x, y, grouping=grouping, inter=True, **options)

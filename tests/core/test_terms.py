@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pcka.core import (
@@ -244,3 +245,27 @@ def test_taps_read_without_keeping():
     with pytest.raises(RuntimeError), taps.record():
         raise RuntimeError
     assert not net.stem._forward_hooks and not net.body._forward_hooks
+
+
+@pytest.mark.parametrize("change", [lambda x: x.add_(1), F.relu_, lambda x: x[0].zero_()])
+def test_a_feature_that_is_changed_afterwards_is_named(change):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            x = self.first(x)
+            change(x)
+            return self.second(x)
+
+    net, x = Net(), torch.randn(3, 2)
+    taps = Taps({"early": net.first})
+    words = "feature 'early' is changed in place by what follows"
+    with torch.no_grad(), pytest.raises(ValueError, match=words), taps.record():
+        net(x)
+    with torch.no_grad(), Taps({"early": net.first}, copy=True).record() as features:
+        net(x)
+    assert torch.equal(features["early"], net.first(x))
+    with torch.inference_mode(), Taps({"late": net.second}).record() as features:
+        assert torch.equal(net(x), features["late"])

@@ -3,8 +3,10 @@
 from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, GREY = "#222222", "#666666"
 # The colours of Okabe and Ito that are seen well on white.
@@ -13,9 +15,18 @@ LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B")
 
 def new_figure(width: float, height: float, **options) -> Figure:
     """Make an empty figure of so many inches, 160 pixels each, without pyplot's global state."""
-    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", **options)
+    figure = _PlainTextFigure(figsize=(width, height), dpi=160, facecolor="white", **options)
     FigureCanvasAgg(figure)
     return figure
+
+
+class _PlainTextFigure(Figure):
+    """A figure in which ``$`` is a character: names of runs and classes are no formulas."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
 
 def plain_axes(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:

@@ -62,23 +62,49 @@ def layer_similarity(
         values = _of_all(student, teacher, batches, debiased)
     else:
         meter = CKAMatrix(**options)
+        kept: list[list[list[Tensor]]] = []
         for batch in batches:
-            meter.update(*(_per_image(side(batch), pool) for side in (student, teacher)))
-        values = meter.compute()
+            kept.append([_per_image(side(batch), pool) for side in (student, teacher)])
+            if minibatch or not _samples_are_smaller(kept):
+                for rows in kept:
+                    meter.update(*rows)
+                kept = []
+        if kept and not meter.samples:
+            values = _of_kept(kept, debiased)
+        else:
+            for rows in kept:
+                meter.update(*rows)
+            values = meter.compute()
     return LayerSimilarity(values.cpu(), student.names, teacher.names)
 
 
 def _of_all(student, teacher, batches, debiased: bool) -> Tensor:
     """For features too many for their moments: ``N D`` numbers are kept per layer."""
-    kept: tuple[list, list] = [], []
-    for batch in batches:
-        for rows, side in zip(kept, (student, teacher), strict=True):
-            rows.append(_per_image(side(batch), "flatten"))
-    sides = [[torch.cat(parts) for parts in zip(*rows, strict=True)] for rows in kept]
+    kept = [
+        [_per_image(side(batch), "flatten") for side in (student, teacher)] for batch in batches
+    ]
+    return _of_kept(kept, debiased)
+
+
+def _of_kept(kept: list[list[list[Tensor]]], debiased: bool) -> Tensor:
+    """Return the CKA of layers from their rows in every batch, ``[batch][side][layer]``."""
+    sides = [
+        [torch.cat(parts) for parts in zip(*rows, strict=True)] for rows in zip(*kept, strict=True)
+    ]
     least = 4 if debiased else 2
-    if not kept[0] or len(sides[0][0]) < least:
+    if not kept or len(sides[0][0]) < least:
         raise ValueError(f"CKA needs {least} images or more")
     return all_products(*sides, debiased=debiased).cka()
+
+
+def _samples_are_smaller(kept: list[list[list[Tensor]]]) -> bool:
+    """Whether all samples so far take less memory than the moments of all pairs of layers."""
+    widths = [[layer.shape[1] for layer in side] for side in kept[0]]
+    samples = sum(len(batch[0][0]) for batch in kept)
+    rows, columns = map(sum, widths)
+    moments = rows * columns + sum(w * w for side in widths for w in side)
+    grams = sum(map(len, widths)) * samples**2
+    return samples * (rows + columns) + grams < moments
 
 
 def _per_image(features: Mapping[str, Tensor], pool: str) -> list[Tensor]:

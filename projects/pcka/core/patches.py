@@ -106,6 +106,22 @@ class PatchOptions:
                 f"needs {needed} or more: use a smaller patch_size for this level{more}"
             )
 
+    def check_features(self, images: int, channels: int) -> None:
+        """Raise ValueError where a CKA over the features (``inter``) has too few of them."""
+        if not self.share:
+            return
+        cells = math.prod(self.patch_shape)
+        features = {"channel": images * cells, "batch": channels * cells}.get(
+            self.grouping, images * channels
+        )
+        needed = 4 if self.debiased else 3 if self.center else 2
+        if features < needed:
+            raise ValueError(
+                f"inter compares features with each other, and the grouping {self.grouping!r} has "
+                f"{features} of them here, of {needed} or more that it needs: use a larger "
+                "patch_size, or inter=False"
+            )
+
 
 def to_patches(x: Tensor, options: PatchOptions) -> Tensor:
     """Cut maps into patches, one Gram matrix's worth of samples per group.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,7 +24,8 @@ class Taps:
     Args:
         modules: by the names of their outputs.
         copy: record copies. A model that goes on in place, such as one with
-            ``ReLU(inplace=True)``, would otherwise change what was recorded.
+            ``ReLU(inplace=True)``, would otherwise change what was recorded; without copies that
+            is an error.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], *, copy: bool = False):
@@ -32,8 +34,13 @@ class Taps:
 
     @contextmanager
     def record(self) -> Iterator[dict[str, Tensor]]:
-        """Yield the dictionary that fills as the modules run; the last call of a module counts."""
+        """Yield the dictionary that fills as the modules run; the last call of a module counts.
+
+        Raises:
+            ValueError: the model changed a recorded tensor afterwards; names the feature.
+        """
         features: dict[str, Tensor] = {}
+        versions: dict[str, int | None] = {}
 
         def hook_for(name: str):
             def hook(module, args, output):
@@ -44,6 +51,7 @@ class Taps:
                         for key, value in found.items()
                     }
                 features.update(found)
+                versions.update({key: _version(value) for key, value in found.items()})
 
             return hook
 
@@ -53,3 +61,17 @@ class Taps:
         finally:
             for handle in handles:
                 handle.remove()
+        changed = [key for key, version in versions.items() if version != _version(features[key])]
+        if changed:
+            raise ValueError(
+                f"feature {changed[0]!r} is changed in place by what follows it (x += y, or "
+                "inplace=True), so that its own output is gone: name the feature after it, or the "
+                "one before"
+            )
+
+
+def _version(value: object) -> int | None:
+    """Return how often a tensor was changed in place, as far as torch counts that."""
+    if not isinstance(value, Tensor) or torch.compiler.is_compiling() or value.is_inference():
+        return None
+    return value._version

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import DistillLoss, check_maps, in_full_precision
-from .measures import unit
+from .measures import in_safe_range, unit
 
 
 @in_full_precision
@@ -26,7 +26,7 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: maps that differ in batch or size.
     """
     check_maps("AT", student, teacher, equal_width=False)
-    x, y = (unit(side.square().mean(1).flatten(1), 1) for side in (student, teacher))
+    x, y = (unit(in_safe_range(side).square().mean(1).flatten(1), 1) for side in (student, teacher))
     return F.mse_loss(x, y)
 
 

@@ -85,7 +85,7 @@ def check_maps(name: str, student: Tensor, teacher: Tensor, *, equal_width: bool
 def check_samples(name: str, student: Tensor, teacher: Tensor) -> None:
     """Raise ValueError unless both hold one row per sample of one batch, ``(B, ...)``."""
     for side, value in (("student", student), ("teacher", teacher)):
-        if value.dim() < 2:
+        if value.dim() < 2 or 0 in value.shape:
             raise ValueError(f"{name} needs (B, ...), {side} is {tuple(value.shape)}")
     if len(student) != len(teacher):
         raise ValueError(

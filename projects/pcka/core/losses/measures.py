@@ -11,10 +11,19 @@ def unit(x: Tensor, dim: int | tuple[int, ...], *, least: Tensor | float = 0.0) 
     return x / norm.masked_fill(norm <= least, torch.inf)
 
 
+def in_safe_range(x: Tensor) -> Tensor:
+    """Multiply by the power of two that brings the largest magnitude of ``x`` near 1.
+
+    That changes no digit, and squares neither overflow nor vanish. NaN and infinity stay.
+    """
+    exponent = torch.frexp(x.detach().abs().amax()).exponent.clamp(-100, 100)
+    return x * torch.ldexp(x.new_ones(()), -exponent)
+
+
 def pearson(x: Tensor, y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Pearson's correlation along ``dim``, in [-1, 1]; 0 where a side is constant."""
     sides = []
-    for side in (x, y):
+    for side in map(in_safe_range, (x, y)):
         centred = side - side.mean(dim, keepdim=True)
         # What rounding leaves of a constant is not a direction.
         norm = torch.linalg.vector_norm(side.detach(), dim=dim, keepdim=True)

@@ -96,3 +96,4 @@ def _check_maps(student: Tensor, teacher: Tensor, options: PatchOptions) -> None
             "(conv1x1), or use grouping 'batch' or 'position' without inter"
         )
     options.check_map(shapes[0][2], shapes[0][3])
+    options.check_features(*shapes[0][:2])

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import DistillLoss, check_samples, check_weights, in_full_precision
+from .measures import in_safe_range
 
 
 @in_full_precision
@@ -37,7 +38,7 @@ def rkd_loss(
     # A matrix product would cost near samples all digits of their distance.
     distances = [
         torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-        for rows in (student.flatten(1), teacher.flatten(1))
+        for rows in (in_safe_range(side.flatten(1)) for side in (student, teacher))
     ]
     loss = student.new_zeros(())
     if distance_weight:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .base import DistillLoss, check_samples, in_full_precision
-from .measures import unit
+from .measures import in_safe_range, unit
 
 
 @in_full_precision
@@ -24,7 +24,8 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: batches that differ.
     """
     check_samples("SP", student, teacher)
-    grams = [unit(rows @ rows.mT, 1) for rows in (student.flatten(1), teacher.flatten(1))]
+    sides = (in_safe_range(side.flatten(1)) for side in (student, teacher))
+    grams = [unit(rows @ rows.mT, 1) for rows in sides]
     return (grams[0] - grams[1]).square().mean()
 
 
