@@ -113,12 +113,16 @@ def coco(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_yaml(tmp_path_factory, coco):
     """The tiny config as a file, with a teacher (RetinaNet-free, twice as wide) and its weights."""
+    return write_tiny(tmp_path_factory.mktemp("configs"), coco)
+
+
+def write_tiny(folder, coco):
+    """Write ``tiny.yaml`` into ``folder``, beside its teacher; ``coco`` holds the data."""
     import yaml
     from detectron2.modeling import build_model
 
     from pcka.detection import load_config
 
-    folder = tmp_path_factory.mktemp("configs")
     teacher = {
         **TINY,
         "MODEL": {
