@@ -139,6 +139,8 @@ class TrainConfig:
         clip_grad_norm: longest gradient (L2 norm over all parameters); None: unlimited.
         amp: autocast to this type.
         channels_last, compile: how the networks run; neither changes what is computed.
+        cuda_graph: ``auto`` records the steps of images in memory on a GPU as CUDA graphs, which
+            changes how they are started and not what they compute; false never does.
         ema_decay: of a moving average of the student's weights, evaluated as well; None: none.
         label_smoothing: of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
@@ -165,6 +167,7 @@ class TrainConfig:
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = False
+    cuda_graph: Literal["auto", False] = "auto"
     ema_decay: float | None = None
     label_smoothing: float = 0.0
     eval_every: int = 1
@@ -201,6 +204,9 @@ class TrainConfig:
         if self.nesterov and not self.momentum:
             raise ConfigError("train.nesterov needs train.momentum > 0")
         one_of("train.schedule", self.schedule, ("multistep", "cosine"))
+        check(
+            self.cuda_graph in ("auto", False), "train.cuda_graph", "auto or false", self.cuda_graph
+        )
         one_of("train.amp", self.amp, ("none", "bf16", "fp16"))
         check(
             0 <= warmup < self.epochs,

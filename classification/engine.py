@@ -7,14 +7,13 @@ checkpoint ends, on a CPU, in the same bits as one that was not.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -22,9 +21,11 @@ from pcka.core import loss_shares
 from pcka.core.schedules import progress_at
 from pcka.files import write_json
 
+from .captured_steps import CapturedSteps, why_not
 from .config import Config, to_dict
 from .data import Data
 from .data.batches import seed_of
+from .data.tensors import TensorTrainLoader
 from .distiller import Distiller
 from .evaluate import evaluate
 from .meter import LossMeter
@@ -41,13 +42,12 @@ from .records import (
 )
 from .schedule import learning_rate
 from .snapshot import load_snapshot, save_snapshot
+from .update import Update
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger("classification")
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
@@ -78,27 +78,21 @@ class Engine:
         train = cfg.train
         if train.channels_last:
             distiller.channels_last()
-        self.parameters = [p for p in distiller.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=train.lr,
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            weight_decay=train.weight_decay,
-        )
-        self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.amp == "fp16")
-        self.ema = None
-        if train.ema_decay is not None:
-            # Of BatchNorm's statistics as well: those of the last weights do not fit the average.
-            self.ema = AveragedModel(
-                self.student, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True
-            )
+        self.update = Update(train, distiller, process.device)
         if train.compile:
             distiller.compile()
         self.meter = LossMeter()
         self.gradients = LossMeter()  # of the steps that measured them
         self.step = 0  # the next one
         self.history: list[dict[str, float]] = []  # a row for every evaluation
+        self.captured: CapturedSteps | None = None
+        reason = why_not(train, data.train, distiller.distill, process)
+        if reason is None:
+            assert isinstance(data.train, TensorTrainLoader)
+            self.captured = CapturedSteps(data.train, self)
+            logger.info("steps are captured as CUDA graphs, up to %d in one", self.captured.steps)
+        else:
+            logger.info("steps are not captured as CUDA graphs: %s", reason)
 
     @property
     def steps(self) -> int:
@@ -144,15 +138,16 @@ class Engine:
         train, per_epoch = self.cfg.train, len(self.data.train)
         model.train()
         start = saved = time.perf_counter()
-        for images, labels in self.data.train.epoch(epoch, self.step - epoch * per_epoch):
-            # Dropout alone draws from this; each process draws its own. The 1 keeps these seeds
-            # apart from those of the data, as a trailing 0 would not.
-            torch.manual_seed(seed_of(self.cfg.seed, self.step, self.process.rank, 1))
-            self.meter.add(self._step(model, images, labels))
-            self.step += 1
-            bar.update()
-            if self.step % train.log_every == 0:
-                bar.set_postfix_str(f"loss {self.meter.check_finite(self.step):.3f}")
+        done = self.step - epoch * per_epoch
+        if self.captured is None:
+            steps = self._uncaptured(model, epoch, done)
+        else:
+            steps = self.captured.epoch(epoch, done)
+        for taken in steps:
+            self.step += taken
+            bar.update(taken)
+            if self.step % train.log_every < taken and (loss := self.meter.look(self.step)):
+                bar.set_postfix_str(f"loss {loss:.3f}")
             due = time.perf_counter() - saved > 60 * train.checkpoint_minutes
             # Among several processes only the end of an epoch is the same for all.
             if due and self.process.world_size == 1 and self.step % per_epoch:
@@ -163,40 +158,60 @@ class Engine:
         self.meter.check_finite(self.step)
         self.meter.seconds += time.perf_counter() - start
 
+    def _uncaptured(self, model: nn.Module, epoch: int, first_batch: int) -> Iterator[int]:
+        """Train the rest of an epoch step by step; yield the number of steps of each call."""
+        for images, labels in self.data.train.epoch(epoch, first_batch):
+            # Dropout alone draws from this; each process draws its own.
+            torch.manual_seed(self.seed(self.step))
+            self.meter.add_values(self._step(model, images, labels))
+            self.count(1)
+            yield 1
+
     def _step(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One update of the weights; returns the losses, detached, still on the device."""
-        train = self.cfg.train
-        if train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        rate = learning_rate(train, self.step, len(self.data.train))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        every = train.gradient_every
-        self.distiller.measures_gradients = every > 0 and (self.step + 1) % every == 0
-        with self._autocast():
-            losses = model(images, labels, progress_at(self.step, self.steps))
+        """Update the weights once; return the losses, detached, still on the device."""
+        return self._update(model, images, labels, self.rate(self.step), self.step)
+
+    def _update(
+        self, model: nn.Module, images: Tensor, labels: Tensor, rate: float | Tensor, step: int
+    ) -> dict[str, Tensor]:
+        self.distiller.measures_gradients = self.alone(step)
+        losses = self.update(model, images, labels, rate, progress_at(step, self.steps))
         if self.distiller.gradients:
             self.gradients.add(self.distiller.gradients)
-        self.optimizer.zero_grad()
-        self.scaler.scale(sum(losses.values())).backward()
-        if train.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, train.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.update_parameters(self.student)
-        return {name: value.detach() for name, value in losses.items()}
+        return losses
 
-    def _autocast(self) -> torch.autocast:
-        amp = self.cfg.train.amp
-        return torch.autocast(
-            self.process.device.type, _AUTOCAST.get(amp), enabled=amp in _AUTOCAST
-        )
+    def take(self, images: Tensor, labels: Tensor, rate: Tensor, step: int) -> None:
+        """Train one step on the device alone, for :class:`.CapturedSteps`, as all that follows."""
+        self.meter.add_values(self._update(self.distiller, images, labels, rate, step))
+
+    def count(self, steps: int) -> None:
+        """Count steps that were taken."""
+        self.meter.steps += steps
+        self.update.count(steps)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return learning_rate(self.cfg.train, step, len(self.data.train))
+
+    def weights(self, step: int) -> tuple[float, ...]:
+        """Return the weights of the terms in a step."""
+        terms, progress = self.distiller.distill, progress_at(step, self.steps)
+        pairings = terms.pairings.values() if terms is not None else ()
+        return tuple(pair.weight_at(progress) for pair in pairings)
+
+    def seed(self, step: int) -> int:
+        """Return the seed of what a step draws in this process."""
+        # The 1 keeps these seeds apart from those of the data, as a trailing 0 would not.
+        return seed_of(self.cfg.seed, step, self.process.rank, 1)
+
+    def alone(self, step: int) -> bool:
+        """Return whether a step measures gradients, which are averaged on the host's count."""
+        every = self.cfg.train.gradient_every
+        return every > 0 and (step + 1) % every == 0
 
     def _evaluate(self, epoch: int, writer: "SummaryWriter | None") -> None:
         """Add this epoch to the history, and write it."""
-        rate = learning_rate(self.cfg.train, self.step - 1, len(self.data.train))
+        rate = self.rate(self.step - 1)
         means = self.meter.means(self.process)
         row: dict[str, float] = {"epoch": epoch + 1, "lr": rate, **means}
         if self.distiller.distill is not None:
@@ -204,11 +219,11 @@ class Engine:
             when = [progress_at(self.step - 1 - i, self.steps) for i in range(self.meter.steps)]
             row |= distill.similarities(means, when) | loss_shares(distill.pairings, means)
             row |= self.gradients.means(self.process)
-        for prefix, model in (("", self.student), ("ema_", self.ema)):
+        for prefix, model in (("", self.student), ("ema_", self.update.ema)):
             if model is not None:
                 # BatchNorm's statistics are each process's own: those that will be saved count.
                 self.process.share(model.buffers())
-                with self._autocast():
+                with self.update.autocast():
                     accuracy = evaluate(model, self.data.val, self.process)
                 row |= {f"{prefix}top1": accuracy.top1, f"{prefix}top5": accuracy.top5}
         row["images_per_second"] = self.data.train.samples / self.meter.seconds
@@ -251,9 +266,9 @@ class Engine:
         parts = {
             "model": self.student,
             "adapters": self.distiller.distill,
-            "optimizer": self.optimizer,
-            "scaler": self.scaler,
-            "ema": self.ema,
+            "optimizer": self.update.optimizer,
+            "scaler": self.update.scaler,
+            "ema": self.update.ema,
             "meter": self.meter,
             "gradients": self.gradients if self.cfg.train.gradient_every else None,
         }
@@ -265,7 +280,7 @@ class Engine:
         summary = summarize(self.cfg, self.history, self.student, self.process.device, classes)
         if self.process.is_main:
             save_weights(self.student, self.folder / STUDENT, classes)
-            if self.ema is not None:
-                save_weights(self.ema.module, self.folder / STUDENT_EMA, classes)
+            if self.update.ema is not None:
+                save_weights(self.update.ema.module, self.folder / STUDENT_EMA, classes)
             write_json(self.folder / SUMMARY, summary)  # last: it says that the run is finished
         return summary

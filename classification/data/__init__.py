@@ -93,7 +93,9 @@ def build_data(
     """
     options = _options(cfg, device, rank, world_size)
     train_options = {"batch_size": batch_size, "seed": seed, "flip": cfg.flip, **options}
-    eval_options = {"batch_size": -(-batch_size // world_size), **options}
+    # A GPU evaluates small images in larger batches, or starting kernels takes most of the time.
+    eval_size = batch_size if torch.device(device).type == "cpu" else max(batch_size, 1000)
+    eval_options = {"batch_size": -(-eval_size // world_size), **options}
     train: Any
     val: Any
     splits = None

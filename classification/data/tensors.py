@@ -126,21 +126,32 @@ class TensorTrainLoader(_TensorLoader):
         Yields:
             ``(B, C, H, W)`` float32 and ``(B,)`` int64.
         """
-        chance = generator(self.seed, index)
-        order = self._to_device(torch.randperm(self.samples, generator=chance))
-        draws = draw(self.samples, padding=self.padding, flip=self.flip, generator=chance)
-        draws = Draws(*map(self._to_device, draws))
+        plan = self.plan(index)
         for span in self.spans[first_batch:]:
-            share = share_of(span, self.rank, self.world_size)
-            members = order[share]
-            images = self.images[members]
-            if self.padding or self.flip:
-                mine = Draws(*(d[share] for d in draws))
-                images = crop_and_mirror(images, mine, padding=self.padding)
-            yield self.normalize(images), self.labels[members]
+            yield self.batch(plan[:, share_of(span, self.rank, self.world_size)])
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        if self.images.is_cuda:  # the host does not wait for a copy from pinned memory
+    def plan(self, index: int) -> Tensor:
+        """Return the draws of epoch ``index`` in its order: ``(4, N)`` int64 on the device.
+
+        The rows are the number of the image, and top, left and mirror of :class:`Draws`.
+        """
+        chance = generator(self.seed, index)
+        order = torch.randperm(self.samples, generator=chance)
+        draws = draw(self.samples, padding=self.padding, flip=self.flip, generator=chance)
+        return self.to_device(torch.stack([order, *draws]))
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and labels of some columns of a plan, ``(4, B)``."""
+        members, top, left, mirror = rows
+        images = self.images[members]
+        if self.padding or self.flip:
+            draws = Draws(top, left, mirror.bool())
+            images = crop_and_mirror(images, draws, padding=self.padding)
+        return self.normalize(images), self.labels[members]
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """Copy from the host, without the host waiting for it."""
+        if self.images.is_cuda:
             tensor = tensor.pin_memory()
         return tensor.to(self.images.device, non_blocking=True)
 
