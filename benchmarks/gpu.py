@@ -23,6 +23,7 @@ LIMITS = {
     "pcka": 90,
     "rcka": 40,
     "detection": 120,
+    "images_per_second": 180,
     "autotune": 120,
 }
 
