@@ -1,5 +1,6 @@
 """Values and gradients against float64, and what a GPU must not do: differ, wait, recompile."""
 
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +18,15 @@ def measure(quick: bool, toy: bool) -> dict[str, Any]:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
     rows: list[dict[str, Any]] = []
-    for check in (_losses, _extremes, _matrices, _without_kernels, _habits, _sizes):
-        for name, found, limit in check(device, toy):
-            rows.append({"check": name, "found": found, "limit": limit, "ok": bool(found <= limit)})
+    for check in (_habits, _sizes, _matrices, _extremes, _without_kernels, _losses):
+        try:
+            for name, found, limit in check(device, toy):
+                rows.append({"check": name, "found": found, "limit": limit, "ok": found <= limit})
+                print(rows[-1], flush=True)
+        except Exception as error:  # the other checks are made all the same
+            traceback.print_exc()
+            reason = f"{check.__name__}: {type(error).__name__}: {error}"[:300]
+            rows.append({"check": reason, "found": "an error", "limit": 0.0, "ok": False})
     failed = [row["check"] for row in rows if not row["ok"]]
     return {**describe(device), "failed": f"{len(failed)} of {len(rows)}", "checks": rows}
 
