@@ -5,6 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1
 CONFIG ?=
 ARGS ?=
+WORKERS ?= 2
 
 PY := $(VENV)/bin/python
 # An environment with this file was made here, and follows requirements.lock.
@@ -20,7 +21,8 @@ D2 := --target "$$("$(PY)" -c 'import sysconfig; print(sysconfig.get_path("purel
 
 ## make demo                 train a teacher, a student and two distilled students; compare (SEEDS=1)
 ## make demo-classification  the same for classifiers: student alone, KD and RCKA
-## make test                 lint, then the tests (ARGS="-k name" goes to pytest)
+## make test                 lint, then the tests (ARGS="-k name" goes to pytest; WORKERS=0 starts
+##                           a single test sooner)
 ## make train CONFIG=FILE    train by a config (ARGS="KEY VALUE ..." overrides its keys)
 ## make lint                 ruff and mypy
 ## make docs                 the documentation with the API reference as HTML, in output/site
@@ -70,10 +72,11 @@ demo: env
 demo-classification: env
 	"$(PY)" -m pcka study configs/classification/digits/demo.yaml --seeds $(SEEDS)
 
-# One thread: the tests' tensors are small, and two threads beside another busy process are slower.
+# One thread a process: the tensors of the tests are small. Worksteal keeps most modules whole, so
+# that their fixtures are made once.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	"$(PY)" -m pytest $(ARGS)
+	"$(PY)" -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 train: env
 	@test -n "$(CONFIG)" || { \

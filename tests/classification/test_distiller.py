@@ -237,7 +237,8 @@ def test_autocast_computes_the_losses_in_float32():
         torch.testing.assert_close(losses[f"loss_{name}"], value, msg=name)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_networks_give_the_same_losses(monkeypatch, backend):
     # aot_eager traces, hooks and all, but makes no machine code.
     compile_model = nn.Module.compile

@@ -13,11 +13,17 @@ from pcka.classification.models import create_model
 CONFIGS = Path(__file__).parents[2] / "configs" / "classification"
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 PAIRS = sorted((CONFIGS / "pairs").glob("*.yaml"))
+QUICK = [pytest.param(p, id=p.stem) for p in PAIRS if "resnet32x4" in p.stem or "vgg" in p.stem]
+LARGE = [
+    pytest.param(p, id=p.stem, marks=pytest.mark.slow)
+    for p in PAIRS
+    if p.stem not in {q.id for q in QUICK}
+]
 FEATURES = ("last", "pooled")
 BATCH = 4
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("pair", [*QUICK, *LARGE])
 def test_every_method_trains_every_pair(pair):
     """Both networks run once; each method then relates their features and reaches the student."""
     cfg = load_config([pair])

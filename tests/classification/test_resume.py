@@ -104,6 +104,7 @@ def uninterrupted(tmp_path_factory):
     return cfg, folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prepare", "minutes", "first"),
     [
@@ -145,6 +146,7 @@ def test_killed_and_resumed_to_the_bit(
     assert a.keys() == b.keys() and a["step"] == b["step"] == 15
 
 
+@pytest.mark.slow
 def test_killed_twice(uninterrupted, tmp_path):
     cfg, expected = uninterrupted
     cfg = replace(cfg, output_dir=str(tmp_path / "run"))

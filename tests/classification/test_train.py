@@ -213,6 +213,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert json.loads(path.read_text()) == {"a": 1}
 
 
+@pytest.mark.slow
 def test_the_program_killed_and_resumed(tmp_path):
     """As people run it: SIGKILL from outside, then the same command with --resume."""
     tree = {"train": {"epochs": 60, "milestones": [50], "checkpoint_every": 3}}

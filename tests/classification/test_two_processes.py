@@ -82,6 +82,7 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terms", [[TERMS["kd"], FADING], GATHERED], ids=["kd", "cka"])
 def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
     """Twelve steps in float64: every gradient has to be that of the whole batch."""
@@ -104,6 +105,7 @@ def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
         )
 
 
+@pytest.mark.slow
 def test_measured_gradients_change_nothing_in_two_processes(tmp_path):
     tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [*GATHERED, TERMS["kd"]]}
     results = []
@@ -117,6 +119,7 @@ def test_measured_gradients_change_nothing_in_two_processes(tmp_path):
     assert all(row[f"gradient/{key}"] > 0 for row in history for key in ("fcka_last", "kd_logits"))
 
 
+@pytest.mark.slow
 def test_what_is_reported_is_what_is_saved(tmp_path):
     """BatchNorm's statistics differ by process, and rank 0's are saved: all evaluate with those."""
     tree = {
@@ -135,6 +138,7 @@ def test_what_is_reported_is_what_is_saved(tmp_path):
         assert (accuracy.top1, accuracy.top5) == (last[f"{prefix}top1"], last[f"{prefix}top5"])
 
 
+@pytest.mark.slow
 def test_every_image_is_evaluated_once(tmp_path):
     cfg = make_config(tmp_path / "run", {"data": BASE["data"]})
 
@@ -152,6 +156,7 @@ def test_every_image_is_evaluated_once(tmp_path):
     assert first == second == measure(CPU)[0] and first.samples == 1293
 
 
+@pytest.mark.slow
 def test_early_features_alone_leave_layers_unused(tmp_path):
     tree = {
         "teacher": save_teacher(tmp_path / "t.pth"),
@@ -163,6 +168,7 @@ def test_early_features_alone_leave_layers_unused(tmp_path):
     on_two_processes(lambda process: result_of(cfg, process))
 
 
+@pytest.mark.slow
 def test_a_share_of_one_image_is_refused(tmp_path):
     """145 images are one batch of 142 and one of 3, of which each process takes 1."""
     tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [TERMS["fcka"]]}

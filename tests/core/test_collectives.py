@@ -120,6 +120,7 @@ def gathered():
     return found
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_of_the_whole_batch(gathered):
     model = Student()
     whole = results(model, model, *batch(), gather=False)
@@ -130,6 +131,7 @@ def test_loss_and_gradient_of_the_whole_batch(gathered):
         assert difference.max() <= 1e-12, f"{name}: {difference.max()}"
 
 
+@pytest.mark.slow
 def test_unlike_shapes_raise_on_all_processes(gathered):
     assert "(2, 3, 8, 8), (3, 3, 8, 8)" in gathered["uneven"]
 

@@ -83,6 +83,7 @@ def images_of(page):
     return re.findall(r'<img [^>]*alt="([^"]*)"', page)
 
 
+@pytest.mark.slow
 def test_a_run_by_the_command(runs, tmp_path):
     run = subprocess.run(
         [sys.executable, ROOT / "tools" / "report.py", runs / "taught", "--out",

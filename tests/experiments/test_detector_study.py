@@ -1,6 +1,7 @@
 """Studies of tiny detectors: a whole one, and what is refused before any run."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from pcka.detection.config_terms import term_specs
 from pcka.experiments.pages.report import report_page
+from pcka.experiments.study import command
 from pcka.experiments.study.study_file import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -38,15 +40,33 @@ def study_yaml(tiny_yaml, tmp_path):
     return path
 
 
-def study(path, coco, *more):
+def arguments(path, coco, *more):
     data = [{"NAME": "tiny", "JSON": "instances.json", "IMAGES": "images"}]
+    opts = ["SOLVER.MAX_ITER", 2, "DATASETS.COCO_JSON", data, "DATASETS.COCO_ROOT", coco]
+    return [str(argument) for argument in (path, *more, *opts)]
+
+
+def study(path, coco, *more):
     return subprocess.run(
-        [sys.executable, ROOT / "tools" / "study.py", path, *more, "SOLVER.MAX_ITER", "2",
-         "DATASETS.COCO_JSON", str(data), "DATASETS.COCO_ROOT", coco],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, ROOT / "tools" / "study.py", *arguments(path, coco, *more)],
+        capture_output=True,
+        text=True,
+    )
 
 
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """``refused(path, coco)`` -> what the command, in this process, says before any run."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def refused(path, coco):
+        assert command.main(arguments(path, coco)) == 2
+        return capsys.readouterr().err
+
+    return refused
+
+
+@pytest.mark.slow
 def test_whole_study(study_yaml, coco, tmp_path):
     run = study(study_yaml, coco)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -109,16 +129,14 @@ def test_every_study_is_valid(monkeypatch, path):
             term_specs(run.config)
 
 
-def test_a_folder_of_something_else_is_left_alone(study_yaml, coco, tmp_path):
+def test_a_folder_of_something_else_is_left_alone(study_yaml, coco, tmp_path, refused):
     mine = tmp_path / "out" / "teacher" / "notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    run = study(study_yaml, coco)
-    assert run.returncode == 2 and "holds files of something else" in run.stderr
+    assert "holds files of something else" in refused(study_yaml, coco)
     assert mine.read_text() == "mine"
 
 
-def test_bad_data_stops_before_any_run(study_yaml, tmp_path):
-    run = study(study_yaml, tmp_path / "nowhere")
-    assert run.returncode == 2 and "no annotation file" in run.stderr
+def test_bad_data_stops_before_any_run(study_yaml, tmp_path, refused):
+    assert "no annotation file" in refused(study_yaml, tmp_path / "nowhere")
     assert not (tmp_path / "out").exists()
