@@ -139,8 +139,10 @@ def share_calls(distiller, loader, batch_size):
     """One epoch of our input, and our terms forward and backward, each by itself."""
     device = loader.images.device
     maps, logits = (batch_size, 64, 8, 8), (batch_size, CLASSES)
-    teacher = {"last": torch.randn(maps, device=device).relu(),
-               "logits": torch.randn(logits, device=device)}  # fmt: skip
+    teacher = {
+        "last": torch.randn(maps, device=device).relu(),
+        "logits": torch.randn(logits, device=device),
+    }
     student = {n: (t + torch.randn_like(t)).requires_grad_() for n, t in teacher.items()}
 
     def terms():
@@ -215,8 +217,10 @@ def main():
     steps = {name: median(seconds[1:]) / args.steps for name, seconds in in_turn.seconds.items()}
     print("\n| loop | images per second | milliseconds per step | speed |\n|---|---|---|---|")
     for name, seconds in steps.items():
-        print(f"| {name} | {args.batch / seconds:.0f} | {1e3 * seconds:.1f} "
-              f"| {steps['usual'] / seconds:.2f} |")  # fmt: skip
+        print(
+            f"| {name} | {args.batch / seconds:.0f} | {1e3 * seconds:.1f} "
+            f"| {steps['usual'] / seconds:.2f} |"
+        )
     taken = {"input": shares["input"] / args.steps, "terms": shares["terms"]}
     for name, seconds in taken.items():
         print(f"our {name}: {1e3 * seconds:.2f} ms, {seconds / steps['ours']:.1%} of our step")

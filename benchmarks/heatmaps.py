@@ -106,13 +106,18 @@ def oracle(pair, batches, unbiased):
     products = {}
     for key, (a, b) in {"xy": sides, "xx": (sides[0],) * 2, "yy": (sides[1],) * 2}.items():
         grams = [[[x @ x.T for x in layer] for layer in side] for side in (a, b)]
-        products[key] = torch.stack([
-            torch.stack([
-                sum(len(k) * hsic(k, l, unbiased) for k, l in zip(x, y, strict=True))
-                for j, y in enumerate(grams[1]) if key == "xy" or j == i
-            ])
-            for i, x in enumerate(grams[0])
-        ])  # fmt: skip
+        products[key] = torch.stack(
+            [
+                torch.stack(
+                    [
+                        sum(len(k) * hsic(k, l, unbiased) for k, l in zip(x, y, strict=True))
+                        for j, y in enumerate(grams[1])
+                        if key == "xy" or j == i
+                    ]
+                )
+                for i, x in enumerate(grams[0])
+            ]
+        )
     return products["xy"] / (products["xx"] * products["yy"].T).sqrt()
 
 

@@ -116,10 +116,17 @@ class Engine:
 
             # The row of the step that was checkpointed is kept, what came after it is not.
             writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
-        with logging_redirect_tqdm(), tqdm(
-            total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=2,
-            disable=None if self.process.is_main else True,  # None: where nobody looks at it
-        ) as bar:  # fmt: skip
+        with (
+            logging_redirect_tqdm(),
+            tqdm(
+                total=self.steps,
+                initial=self.step,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=2,
+                disable=None if self.process.is_main else True,  # None: where nobody looks at it
+            ) as bar,
+        ):
             while self.step < self.steps:
                 epoch = self.step // per_epoch
                 self._train_epoch(model, epoch, bar)
@@ -236,10 +243,14 @@ class Engine:
             for hook in self.hooks:
                 hook(self, epoch, writer)
         logger.info(
-            "epoch %d of %d: loss %.3f, top-1 %.2f, top-5 %.2f, %.0f images/s", row["epoch"],
-            self.cfg.train.epochs, sum(means.values()), row["top1"], row["top5"],
+            "epoch %d of %d: loss %.3f, top-1 %.2f, top-5 %.2f, %.0f images/s",
+            row["epoch"],
+            self.cfg.train.epochs,
+            sum(means.values()),
+            row["top1"],
+            row["top5"],
             row["images_per_second"],
-        )  # fmt: skip
+        )
 
     def save_checkpoint(self) -> None:
         """Write all that the next step depends on."""

@@ -18,10 +18,20 @@ LOG = "train.log"
 # Where and how a run computes, and how often it reports, may change when it is resumed; what it
 # computes may not. ``data.memory_mb`` may, as long as the images stay in memory, or on disk.
 MAY_CHANGE = (
-    "output_dir", "device", "data.root", "data.download", "data.workers", "data.memory_mb",
-    "teacher.min_accuracy", "train.compile", "train.log_every", "train.eval_every",
-    "train.checkpoint_every", "train.checkpoint_minutes", "train.picture_every",
-)  # fmt: skip
+    "output_dir",
+    "device",
+    "data.root",
+    "data.download",
+    "data.workers",
+    "data.memory_mb",
+    "teacher.min_accuracy",
+    "train.compile",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.picture_every",
+)
 
 
 def check_folder(cfg: Config, *, resume: bool) -> Path:

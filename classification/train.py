@@ -100,10 +100,14 @@ def _train_in(folder: Path, cfg: Config, process: Process, *, resume: bool) -> d
     if process.is_main:
         describe_run(cfg, folder, process.device, data.record)
     logger.info(
-        "%s: %d classes, %d training images, %d evaluated, %d steps%s", folder, len(data.classes),
-        data.train.samples, data.val.samples, engine.steps,
+        "%s: %d classes, %d training images, %d evaluated, %d steps%s",
+        folder,
+        len(data.classes),
+        data.train.samples,
+        data.val.samples,
+        engine.steps,
         f", from step {engine.step}" if engine.step else "",
-    )  # fmt: skip
+    )
     summary = engine.train()
     logger.info("%s: %s", folder, result_line(summary))
     return summary

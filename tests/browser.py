@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-                None)  # fmt: skip
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no browser: on Debian, apt-get install chromium (as root)"
 )
@@ -55,11 +56,24 @@ def look(page: str, folder: Path, *, width: int = 360) -> dict:
     frame = _FRAME.replace("WIDTH", str(width)).replace("PAGE", html.escape(page))
     path.write_text(frame, encoding="utf-8")
     run = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--hide-scrollbars",
-         "--window-size=1400,900", "--enable-logging=stderr", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            f"--user-data-dir={folder / 'profile'}",
+            "--hide-scrollbars",
+            "--window-size=1400,900",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     written = re.search(r'<pre id="findings">(.+?)</pre>', run.stdout, re.DOTALL)
     assert written, f"the browser did not finish: {run.stderr[-2000:]}"
     found = json.loads(html.unescape(written[1]))

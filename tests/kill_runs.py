@@ -18,17 +18,38 @@ import torch
 TESTS = Path(__file__).parent
 COMMANDS = {
     "classification": [
-        str(TESTS / "classifier_runs.py"), "--config-file",
-        str(TESTS.parent / "configs/classification/base/digits.yaml"), "--device", "cpu",
-        "student.name", "tiny_dropout", "data.holdout", "0.9", "train.epochs", "12",
-        "train.milestones", "[8]", "train.batch_size", "32", "train.ema_decay", "0.9",
-        "train.checkpoint_minutes", "0.000001", "output_dir",
+        str(TESTS / "classifier_runs.py"),
+        "--config-file",
+        str(TESTS.parent / "configs/classification/base/digits.yaml"),
+        "--device",
+        "cpu",
+        "student.name",
+        "tiny_dropout",
+        "data.holdout",
+        "0.9",
+        "train.epochs",
+        "12",
+        "train.milestones",
+        "[8]",
+        "train.batch_size",
+        "32",
+        "train.ema_decay",
+        "0.9",
+        "train.checkpoint_minutes",
+        "0.000001",
+        "output_dir",
     ],
     "detection": [
-        str(TESTS.parent / "tools/train_net.py"), "--config-file", "{folder}/tiny.yaml",
-        "SOLVER.MAX_ITER", "30", "SOLVER.CHECKPOINT_PERIOD", "2", "OUTPUT_DIR",
+        str(TESTS.parent / "tools/train_net.py"),
+        "--config-file",
+        "{folder}/tiny.yaml",
+        "SOLVER.MAX_ITER",
+        "30",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "2",
+        "OUTPUT_DIR",
     ],
-}  # fmt: skip
+}
 WEIGHTS = {"classification": "student.pth", "detection": "model_final.pth"}
 
 
@@ -65,8 +86,10 @@ def main(side: str, folder: str, kills: str = "75", seed: str = "0") -> int:
         status = work(command, run, "--resume").wait()
         same = status == 0 and equal(state(run / WEIGHTS[side]), expected)
         wrong += not same
-        print(f"run {runs}, kills {done} (+{here}): {'equal' if same else f'WRONG, {status}'}",
-              flush=True)  # fmt: skip
+        print(
+            f"run {runs}, kills {done} (+{here}): {'equal' if same else f'WRONG, {status}'}",
+            flush=True,
+        )
     print(f"{side}: {done} kills in {runs} runs, {wrong} ended in other weights")
     return int(wrong > 0)
 

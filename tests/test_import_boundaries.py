@@ -112,14 +112,30 @@ def test_both_trainings_run_without_the_experiments(tiny_yaml, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}
     for name, arguments in {
         "detection": [
-            "--config-file", tiny_yaml, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", tmp_path / "detector",
+            "--config-file",
+            tiny_yaml,
+            "SOLVER.MAX_ITER",
+            "1",
+            "OUTPUT_DIR",
+            tmp_path / "detector",
         ],
         "classification": [
-            "--config-file", ROOT / "configs/classification/base/digits.yaml",
-            "--device", "cpu", "student.name", "resnet8", "data.holdout", "0.95",
-            "train.epochs", "1", "train.milestones", "[]", "output_dir", tmp_path / "classifier",
+            "--config-file",
+            ROOT / "configs/classification/base/digits.yaml",
+            "--device",
+            "cpu",
+            "student.name",
+            "resnet8",
+            "data.holdout",
+            "0.95",
+            "train.epochs",
+            "1",
+            "train.milestones",
+            "[]",
+            "output_dir",
+            tmp_path / "classifier",
         ],
-    }.items():  # fmt: skip
+    }.items():
         command = [sys.executable, "-m", f"pcka.{name}.train", *map(str, arguments)]
         run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert run.returncode == 0, run.stderr[-3000:]
@@ -134,7 +150,10 @@ def test_both_trainings_run_without_the_experiments(tiny_yaml, tmp_path):
     (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "pcka.detection.train", "--config-file", "pictures.yaml"]
     run = subprocess.run(
-        [*command, "OUTPUT_DIR", "with"], capture_output=True, text=True, env=environment,
+        [*command, "OUTPUT_DIR", "with"],
+        capture_output=True,
+        text=True,
+        env=environment,
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert run.returncode == 2 and "PICTURE_PERIOD 1 needs pcka.experiments" in run.stderr

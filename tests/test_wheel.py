@@ -44,8 +44,11 @@ def run(python, *arguments, cwd):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return subprocess.run(
         [python, "-W", "ignore", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+    )
 
 
 def test_the_wheel_holds_all_parts(installed):
@@ -81,16 +84,41 @@ def test_imports_and_commands(installed, tmp_path):
 def test_a_training_of_each_side(installed, tiny_yaml, tmp_path):
     python, _ = installed
     detector = run(
-        python, "-m", "pcka", "train", "--config-file", tiny_yaml,
-        "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", "detector", cwd=tmp_path,
-    )  # fmt: skip
+        python,
+        "-m",
+        "pcka",
+        "train",
+        "--config-file",
+        tiny_yaml,
+        "SOLVER.MAX_ITER",
+        1,
+        "OUTPUT_DIR",
+        "detector",
+        cwd=tmp_path,
+    )
     assert detector.returncode == 0, detector.stderr[-3000:]
     assert (tmp_path / "detector" / "summary.json").is_file()
     config = ROOT / "configs" / "classification" / "base" / "digits.yaml"
     classifier = run(
-        python, "-m", "pcka", "classify", "--config-file", config, "--device", "cpu",
-        "student.name", "resnet8", "data.holdout", "0.95", "train.epochs", 1,
-        "train.milestones", "[]", "output_dir", "classifier", cwd=tmp_path,
-    )  # fmt: skip
+        python,
+        "-m",
+        "pcka",
+        "classify",
+        "--config-file",
+        config,
+        "--device",
+        "cpu",
+        "student.name",
+        "resnet8",
+        "data.holdout",
+        "0.95",
+        "train.epochs",
+        1,
+        "train.milestones",
+        "[]",
+        "output_dir",
+        "classifier",
+        cwd=tmp_path,
+    )
     assert classifier.returncode == 0, classifier.stderr[-3000:]
     assert (tmp_path / "classifier" / "summary.json").is_file()

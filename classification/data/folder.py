@@ -118,8 +118,9 @@ def _in_threads(work: Callable[[Any], object], items: Iterable[Any], what: str) 
     items = list(items)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
-        for _ in tqdm(pool.map(work, items), total=len(items), desc=what, unit="image",
-                      disable=None):  # fmt: skip
+        for _ in tqdm(
+            pool.map(work, items), total=len(items), desc=what, unit="image", disable=None
+        ):
             pass
     finally:
         pool.shutdown(cancel_futures=True)

@@ -12,9 +12,19 @@ from pcka.image_modes import CONVERSION, DEEP_MODES, ORIENTATION
 
 # What Pillow and zipfile raise for damaged bytes.
 UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, TypeError, OverflowError, zipfile.BadZipFile,
-    zlib.error, NotImplementedError, RuntimeError, KeyError, IndexError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+    IndexError,
+)
 
 
 def open_rgb(read: Callable[[str], bytes], name: str, root: str) -> Image.Image:

@@ -52,9 +52,21 @@ _SAFE_GLOBALS: list[Any] = [
 # Where training programs keep the weights in their checkpoints, the most usual first. Moving
 # averages come last: where a file has both, the weights themselves are meant.
 STATE_KEYS = (
-    "model", "state_dict", "model_state_dict", "model_state", "net", "network", "params",
-    "weights", "student", "teacher", "ema", "state_dict_ema", "model_ema", "ema_state_dict",
-)  # fmt: skip
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "student",
+    "teacher",
+    "ema",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+)
 # What wrappers put before every key: DistributedDataParallel, torch.compile, Lightning, OpenMMLab.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "student.", "backbone.")
 # Entries of a state dict that are no weights: counters of profilers and of averaged models.
@@ -103,9 +115,15 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (
-        RuntimeError, ValueError, AttributeError, LookupError, TypeError, EOFError, OSError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        EOFError,
+        OSError,
         pickle.UnpicklingError,
-    ) as error:  # fmt: skip
+    ) as error:
         _unreadable(path, str(error), error)
 
 
@@ -251,9 +269,15 @@ def _read_pickle(path: str) -> Any:
         with open(path, "rb") as file:
             return _ArraysAlone(file, encoding="latin1").load()
     except (
-        ValueError, AttributeError, LookupError, TypeError, EOFError, OSError, ImportError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        EOFError,
+        OSError,
+        ImportError,
         pickle.UnpicklingError,
-    ) as error:  # fmt: skip
+    ) as error:
         _unreadable(path, str(error), error)
 
 

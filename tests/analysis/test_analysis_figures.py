@@ -80,9 +80,12 @@ def test_gram_figure_shows_what_patch_cka_compares(grouping, center):
 def test_gram_figure_of_one_channel():
     teacher, student = torch.randn(2, 3, 8, 8, dtype=F64)
     figure = gram_figure(
-        np.zeros((8, 8, 3), np.uint8), {"t": teacher, "s": student},
-        stride=1, options=TWO, channel=2,
-    )  # fmt: skip
+        np.zeros((8, 8, 3), np.uint8),
+        {"t": teacher, "s": student},
+        stride=1,
+        options=TWO,
+        channel=2,
+    )
     x, y = (to_patches(m[None], TWO)[2] for m in (student, teacher))
     assert number_below(figure.axes[2]) == pytest.approx(cka(x, y).item(), abs=5e-4)
     x = x - x.mean(0)

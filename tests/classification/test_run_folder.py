@@ -35,8 +35,10 @@ class StoppedError(Exception):
 def folders(tmp_path):
     """Images in two classes, and ``run(*opts)``, which trains on them for three epochs."""
     noise_images(tmp_path / "data", 16)
-    tree = {"data": {"name": "folder", "root": str(tmp_path / "data"), "workers": 0},
-            "train": {"epochs": 3, "batch_size": 16, "milestones": [2]}}  # fmt: skip
+    tree = {
+        "data": {"name": "folder", "root": str(tmp_path / "data"), "workers": 0},
+        "train": {"epochs": 3, "batch_size": 16, "milestones": [2]},
+    }
 
     def run(*opts, resume=False):
         return train(make_config(tmp_path / "run", tree, *map(str, opts)), CPU, resume=resume)
@@ -61,12 +63,16 @@ def stop_after(epoch, monkeypatch, run, *opts):
 def test_two_runs_in_one_folder(folders):
     path, run, _ = folders
     holder = subprocess.Popen(
-        [sys.executable, "-c",
-         "import sys, time; from pcka.run_lock import locked_folder\n"
-         "with locked_folder(sys.argv[1]): print('locked', flush=True); time.sleep(60)",
-         path / "run"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pcka.run_lock import locked_folder\n"
+            "with locked_folder(sys.argv[1]): print('locked', flush=True); time.sleep(60)",
+            path / "run",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout.readline() == "locked\n"
     for resume in (False, True):
         with pytest.raises(ConfigError, match=f"at work in .*process {holder.pid} on"):

@@ -46,9 +46,16 @@ def test_what_a_run_leaves(command, tmp_path):
     assert command("train.ema_decay", 0.5) == 0
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint.pth", "config.yaml", "data.json", "environment.json", "metrics.csv",
-        "student.pth", "student_ema.pth", "summary.json", "tensorboard",
-    ]  # fmt: skip
+        "checkpoint.pth",
+        "config.yaml",
+        "data.json",
+        "environment.json",
+        "metrics.csv",
+        "student.pth",
+        "student_ema.pth",
+        "summary.json",
+        "tensorboard",
+    ]
     cfg = load_config([folder / "config.yaml"])
     assert cfg.train.ema_decay == 0.5 and cfg.data.mean == (0.3053,) * 3
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
@@ -196,8 +203,10 @@ def test_a_student_starts_from_weights(tmp_path, caplog):
     start = save_teacher(tmp_path / "t.pth", "tiny")["weights"]
     cfg = make_config(tmp_path / "run", {}, "student.weights", start, "train.lr", "1e-12")
     train(cfg, CPU)
-    trained, given = (torch.load(p, weights_only=True)["model"]["fc.weight"]
-                      for p in (tmp_path / "run" / "student.pth", start))  # fmt: skip
+    trained, given = (
+        torch.load(p, weights_only=True)["model"]["fc.weight"]
+        for p in (tmp_path / "run" / "student.pth", start)
+    )
     torch.testing.assert_close(trained, given)
     assert "student: " in caplog.text
 

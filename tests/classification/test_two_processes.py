@@ -45,9 +45,12 @@ def on_two_processes(job):
     def work(rank):
         torch.set_default_dtype(dtype)
         os.environ.update(
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank),
-            LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD),
-        )  # fmt: skip
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(WORLD),
+        )
         add_tiny_models(pytest.MonkeyPatch())
         with join_processes("cpu") as process:
             return job(process)
@@ -146,9 +149,13 @@ def test_every_image_is_evaluated_once(tmp_path):
         torch.manual_seed(0)
         model = create_model("tiny_plain", 10)
         data = build_data(
-            cfg.data, batch_size=100, seed=1, device="cpu", rank=process.rank,
+            cfg.data,
+            batch_size=100,
+            seed=1,
+            device="cpu",
+            rank=process.rank,
             world_size=process.world_size,
-        )  # fmt: skip
+        )
         return evaluate(model, data.val, process), len(data.val.images)
 
     (first, a), (second, b) = on_two_processes(measure)

@@ -30,14 +30,16 @@ def cka_and_mimic(**schedule):
         ({}, [1, 1, 1, 1, 1]),
         ({"kind": "linear"}, [0.9, 0.7, 0.5, 0.3, 0.1]),
         ({"kind": "linear", "end": 0.5}, [0.95, 0.85, 0.75, 0.65, 0.55]),
-        ({"kind": "cosine", "end": 0.2}, [0.2 + 0.4 * (1 + math.cos(math.pi * p / 10))
-                                          for p in (1, 3, 5, 7, 9)]),
+        (
+            {"kind": "cosine", "end": 0.2},
+            [0.2 + 0.4 * (1 + math.cos(math.pi * p / 10)) for p in (1, 3, 5, 7, 9)],
+        ),
         ({"warmup": 0.4}, [0.25, 0.75, 1, 1, 1]),
         ({"off_at": 0.7}, [1, 1, 1, 0, 0]),
         # The decay lies between the warm-up and off_at.
         ({"kind": "linear", "warmup": 0.2, "off_at": 0.8}, [0.5, 5 / 6, 0.5, 1 / 6, 0]),
     ],
-)  # fmt: skip
+)
 def test_factors_by_hand(schedule, expected):
     found = [Schedule(**schedule).factor(p) for p in (0.1, 0.3, 0.5, 0.7, 0.9)]
     assert found == pytest.approx(expected, abs=1e-12)
@@ -92,15 +94,21 @@ def test_similarity_of_several_steps_counts_each_by_its_weight():
 
 
 def test_a_term_that_is_off_is_not_computed():
-    spec = TermSpec("pcka", ["p2", "p3"], loss_args={"patch_size": 2}, adapter="conv1x1",
-                    schedule={"off_at": 0.5})  # fmt: skip
+    spec = TermSpec(
+        "pcka",
+        ["p2", "p3"],
+        loss_args={"patch_size": 2},
+        adapter="conv1x1",
+        schedule={"off_at": 0.5},
+    )
     terms = DistillTerms([spec], SHAPES, WIDE)
     assert set(terms.on(0.4)) == {"pcka_p2", "pcka_p3"} and not terms.on(0.6)
     student = features(SHAPES)
     losses = terms(student, {}, progress=0.6)  # no teacher
     assert {name: loss.item() for name, loss in losses.items()} == {
-        "loss_pcka_p2": 0, "loss_pcka_p3": 0
-    }  # fmt: skip
+        "loss_pcka_p2": 0,
+        "loss_pcka_p3": 0,
+    }
     # Several processes wait for a gradient of every parameter.
     sum(losses.values()).backward()
     for parameter in terms.parameters():

@@ -104,9 +104,16 @@ def test_settings_that_would_be_ignored_are_refused(key, value):
 )
 def test_resnets_and_resnexts_of_detectron2(depth, groups, width, channels, name, top):
     with torch.device("meta"):
-        backbone = make("MODEL.RESNETS.NUM_GROUPS", groups, "MODEL.RESNETS.WIDTH_PER_GROUP", width,
-                        "MODEL.RESNETS.RES2_OUT_CHANNELS", channels,
-                        name=f"build_{name}_fpn_backbone", depth=depth)  # fmt: skip
+        backbone = make(
+            "MODEL.RESNETS.NUM_GROUPS",
+            groups,
+            "MODEL.RESNETS.WIDTH_PER_GROUP",
+            width,
+            "MODEL.RESNETS.RES2_OUT_CHANNELS",
+            channels,
+            name=f"build_{name}_fpn_backbone",
+            depth=depth,
+        )
         outputs = backbone(torch.empty(1, 3, 128, 256))
     strides = [2**i for i in range(2, top + 1)]
     assert [v.shape for v in outputs.values()] == [(1, 8, 128 // s, 256 // s) for s in strides]

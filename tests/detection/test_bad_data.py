@@ -315,9 +315,20 @@ def test_an_image_damaged_later_is_named(tiny, coco, tmp_path, caplog, workers, 
     """In one line, whichever process of the loader finds it."""
     shutil.copytree(coco, tmp_path / "data")
     entry = {"NAME": f"later_{tmp_path.name}", "JSON": "instances.json", "IMAGES": "images"}
-    cfg = tiny("DATASETS.COCO_ROOT", str(tmp_path / "data"), "DATASETS.COCO_JSON", [entry],
-               "DATASETS.TRAIN", (entry["NAME"],), "DATASETS.TEST", (),
-               "DATALOADER.NUM_WORKERS", workers, "MODEL.PCKA.LOSS_WEIGHT", weight)  # fmt: skip
+    cfg = tiny(
+        "DATASETS.COCO_ROOT",
+        str(tmp_path / "data"),
+        "DATASETS.COCO_JSON",
+        [entry],
+        "DATASETS.TRAIN",
+        (entry["NAME"],),
+        "DATASETS.TEST",
+        (),
+        "DATALOADER.NUM_WORKERS",
+        workers,
+        "MODEL.PCKA.LOSS_WEIGHT",
+        weight,
+    )
     check_run(cfg)
     for path in (tmp_path / "data" / "images").iterdir():
         path.write_bytes(path.read_bytes()[:2000])
@@ -338,11 +349,24 @@ def test_loaders_under_other_start_methods(tiny_yaml, tmp_path, method):
         "    sys.exit(main())\n"
     )
     run = subprocess.run(
-        [sys.executable, tmp_path / "start.py", method, "--config-file", tiny_yaml,
-         "SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "1", "DATASETS.TEST", "()",
-         "OUTPUT_DIR", tmp_path / "run"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            tmp_path / "start.py",
+            method,
+            "--config-file",
+            tiny_yaml,
+            "SOLVER.MAX_ITER",
+            "1",
+            "DATALOADER.NUM_WORKERS",
+            "1",
+            "DATASETS.TEST",
+            "()",
+            "OUTPUT_DIR",
+            tmp_path / "run",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
 
 

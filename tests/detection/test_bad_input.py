@@ -42,10 +42,15 @@ def test_keys_on_the_command_line(tiny_yaml, opts, words):
 def test_keys_of_a_term_by_its_name_or_number(tiny_yaml):
     cfg = load_config(
         str(tiny_yaml),
-        ["MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping", "channel",
-         "MODEL.PCKA.TERMS.0.LOSS_ARGS.debiased", "True",  # not in the file
-         "MODEL.PCKA.TERMS.pcka.WEIGHT", 3],
-    )  # fmt: skip
+        [
+            "MODEL.PCKA.TERMS.pcka.LOSS_ARGS.grouping",
+            "channel",
+            "MODEL.PCKA.TERMS.0.LOSS_ARGS.debiased",
+            "True",  # not in the file
+            "MODEL.PCKA.TERMS.pcka.WEIGHT",
+            3,
+        ],
+    )
     [spec] = term_specs(cfg)
     wanted = {"grouping": "channel", "patch_size": [4, 2, 1], "debiased": True}
     assert spec.loss_args == wanted and spec.weight == 3.0
@@ -231,13 +236,29 @@ def test_a_student_of_a_lazy_config():
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
-        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler",
-          "DATALOADER.REPEAT_THRESHOLD", 0.5], r"an image of 64x64 pixels, 32x32 in"),
+        (
+            [
+                "DATALOADER.SAMPLER_TRAIN",
+                "RepeatFactorTrainingSampler",
+                "DATALOADER.REPEAT_THRESHOLD",
+                0.5,
+            ],
+            r"an image of 64x64 pixels, 32x32 in",
+        ),
         (["INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.3, 0.3]], "cropped to 19x19, 32x32"),
-        (["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute",
-          "INPUT.CROP.SIZE", [20, 30]], "cropped to 20x30, 32x64"),
+        (
+            [
+                "INPUT.CROP.ENABLED",
+                True,
+                "INPUT.CROP.TYPE",
+                "absolute",
+                "INPUT.CROP.SIZE",
+                [20, 30],
+            ],
+            "cropped to 20x30, 32x64",
+        ),
     ],
-)  # fmt: skip
+)
 def test_small_maps_with_other_samplers_and_crops(tiny, opts, words):
     small = ("INPUT.MIN_SIZE_TRAIN", (32,), "MODEL.PCKA.TERMS.pcka.LOSS_ARGS.patch_size", [8, 2, 1])
     cfg = tiny(*small, *opts)
@@ -278,11 +299,20 @@ def test_no_gpu(tiny):
 def test_coco_recipe_without_coco_stops_at_once(tmp_path):
     """The command of the README on a machine without COCO, weights or network."""
     run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "train_net.py",
-         "--config-file", ROOT / "configs" / "pcka_faster_rcnn.yaml",
-         "MODEL.DEVICE", "cpu", "OUTPUT_DIR", tmp_path / "out"],
-        capture_output=True, text=True, env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            ROOT / "tools" / "train_net.py",
+            "--config-file",
+            ROOT / "configs" / "pcka_faster_rcnn.yaml",
+            "MODEL.DEVICE",
+            "cpu",
+            "OUTPUT_DIR",
+            tmp_path / "out",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
+    )
     assert run.returncode == 2
     for words in (
         f"no {tmp_path}/coco/annotations/instances_train2017.json",

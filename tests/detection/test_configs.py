@@ -27,15 +27,41 @@ ZOO_STUDENTS = {
 }
 # Both networks narrow and their heads small; a R18 has its width of 64 and no groups.
 SMALL = [
-    "MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", 64,
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN", 20, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 10,
-    "MODEL.RPN.PRE_NMS_TOPK_TEST", 20, "MODEL.RPN.POST_NMS_TOPK_TEST", 10,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8, "MODEL.ROI_HEADS.NUM_CLASSES", 2,
-    "MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8,
-    "MODEL.RETINANET.NUM_CLASSES", 2, "MODEL.FCOS.NUM_CLASSES", 2,
-]  # fmt: skip
-NARROW = ["MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32,
-          "MODEL.RESNETS.NUM_GROUPS", 4, "MODEL.RESNETS.WIDTH_PER_GROUP", 2]  # fmt: skip
+    "MODEL.DEVICE",
+    "cpu",
+    "MODEL.FPN.OUT_CHANNELS",
+    64,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+    20,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN",
+    10,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST",
+    20,
+    "MODEL.RPN.POST_NMS_TOPK_TEST",
+    10,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    8,
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    2,
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    16,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    8,
+    "MODEL.RETINANET.NUM_CLASSES",
+    2,
+    "MODEL.FCOS.NUM_CLASSES",
+    2,
+]
+NARROW = [
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    32,
+    "MODEL.RESNETS.NUM_GROUPS",
+    4,
+    "MODEL.RESNETS.WIDTH_PER_GROUP",
+    2,
+]
 
 
 @pytest.fixture(params=PAIRS)
@@ -84,18 +110,44 @@ def test_trains_and_evaluates(pair, coco, tmp_path):
     weights = str(tmp_path / "teacher.pth")
     terms = [
         {**term, "LOSS_ARGS": {**term.get("LOSS_ARGS", {}), "patch_size": 1}}
-        if term["LOSS"] == "PatchCKA" else term
+        if term["LOSS"] == "PatchCKA"
+        else term
         for term in pair().MODEL.PCKA.TERMS
-    ]  # fmt: skip
+    ]
     cfg = pair(
-        *SMALL, *narrow, "MODEL.WEIGHTS", "", "MODEL.PCKA.TERMS", terms,
-        "MODEL.PCKA.TEACHER.WEIGHTS", weights, "MODEL.PCKA.TEACHER.OPTS", [*SMALL, *NARROW],
-        "DATASETS.COCO_ROOT", str(coco), "DATASETS.TRAIN", ["tiny"], "DATASETS.TEST", ["tiny"],
-        "DATASETS.COCO_JSON", [{"NAME": "tiny", "JSON": "instances.json", "IMAGES": "images"}],
-        "DATALOADER.NUM_WORKERS", 0, "INPUT.MIN_SIZE_TRAIN", [128], "INPUT.MIN_SIZE_TEST", 128,
-        "SOLVER.IMS_PER_BATCH", 1, "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", [],
-        "OUTPUT_DIR", str(tmp_path / "run"),
-    )  # fmt: skip
+        *SMALL,
+        *narrow,
+        "MODEL.WEIGHTS",
+        "",
+        "MODEL.PCKA.TERMS",
+        terms,
+        "MODEL.PCKA.TEACHER.WEIGHTS",
+        weights,
+        "MODEL.PCKA.TEACHER.OPTS",
+        [*SMALL, *NARROW],
+        "DATASETS.COCO_ROOT",
+        str(coco),
+        "DATASETS.TRAIN",
+        ["tiny"],
+        "DATASETS.TEST",
+        ["tiny"],
+        "DATASETS.COCO_JSON",
+        [{"NAME": "tiny", "JSON": "instances.json", "IMAGES": "images"}],
+        "DATALOADER.NUM_WORKERS",
+        0,
+        "INPUT.MIN_SIZE_TRAIN",
+        [128],
+        "INPUT.MIN_SIZE_TEST",
+        128,
+        "SOLVER.IMS_PER_BATCH",
+        1,
+        "SOLVER.MAX_ITER",
+        1,
+        "SOLVER.STEPS",
+        [],
+        "OUTPUT_DIR",
+        str(tmp_path / "run"),
+    )
     torch.save({"model": build_model(teacher_config(cfg)).state_dict()}, weights)
     register_coco_json(cfg)
     trainer = train(cfg)

@@ -41,10 +41,18 @@ def assert_same(a, b):
 
 
 MASK = ("MODEL.MASK_ON", True)
-CASCADE = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
-           "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)  # fmt: skip
-RETINANET = ("MODEL.BACKBONE.NAME", "build_retinanet_narrow_resnet_fpn_backbone",
-             "MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [48], [64]])  # fmt: skip
+CASCADE = (
+    "MODEL.ROI_HEADS.NAME",
+    "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+    True,
+)
+RETINANET = (
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_narrow_resnet_fpn_backbone",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    [[8], [16], [32], [48], [64]],
+)
 DETECTORS = {
     "Faster R-CNN": ("GeneralizedRCNN", ()),
     "Mask R-CNN": ("GeneralizedRCNN", MASK),
@@ -64,12 +72,23 @@ def pair(tiny, tmp_path):
         architecture, teacher_opts = DETECTORS[teacher]
         teacher_opts = ["MODEL.META_ARCHITECTURE", architecture, *teacher_opts]
         weights_file = tmp_path / "teacher.pth"
-        opts = (*opts, "MODEL.PCKA.TEACHER.OPTS", teacher_opts,
-                "MODEL.PCKA.TEACHER.WEIGHTS", str(weights_file))  # fmt: skip
+        opts = (
+            *opts,
+            "MODEL.PCKA.TEACHER.OPTS",
+            teacher_opts,
+            "MODEL.PCKA.TEACHER.WEIGHTS",
+            str(weights_file),
+        )
         torch.save(build_model(teacher_config(tiny(*opts))).state_dict(), weights_file)
         architecture, student_opts = DETECTORS[student]
-        cfg = tiny(*opts, *student_opts, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture,
-                   "MODEL.PCKA.TERMS", terms)  # fmt: skip
+        cfg = tiny(
+            *opts,
+            *student_opts,
+            "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
+            architecture,
+            "MODEL.PCKA.TERMS",
+            terms,
+        )
         return build_model(cfg).train()
 
     return make
@@ -128,9 +147,17 @@ def test_1_the_students_own_forward_gives_its_own_losses(tiny, batch):
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_2_teacher_preprocesses_for_itself(tiny, batch, order):
-    cfg = tiny("MODEL.PCKA.TEACHER.OPTS",
-               ["INPUT.FORMAT", order, "MODEL.PIXEL_MEAN", [10.0, 60.0, 200.0],
-                "MODEL.PIXEL_STD", [1.0, 20.0, 70.0]])  # fmt: skip
+    cfg = tiny(
+        "MODEL.PCKA.TEACHER.OPTS",
+        [
+            "INPUT.FORMAT",
+            order,
+            "MODEL.PIXEL_MEAN",
+            [10.0, 60.0, 200.0],
+            "MODEL.PIXEL_STD",
+            [1.0, 20.0, 70.0],
+        ],
+    )
     teacher = build_teacher(cfg)
     alone = build_model(teacher_config(cfg)).eval()
     DetectionCheckpointer(alone).load(teacher_config(cfg).MODEL.WEIGHTS)
@@ -218,10 +245,17 @@ def test_4_teacher_is_not_in_the_module_tree(tiny, batch):
 def test_5_checkpoint_loads_into_stock_detectron2(tiny, tmp_path):
     """A stock R18 student with adapters; read back where pcka cannot be imported."""
     cfg = tiny(
-        "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-        "MODEL.FPN.OUT_CHANNELS", 12, "SOLVER.MAX_ITER", 1,
-        "MODEL.PCKA.TERMS", ADAPTED,
-    )  # fmt: skip
+        "MODEL.BACKBONE.NAME",
+        "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS",
+        64,
+        "MODEL.FPN.OUT_CHANNELS",
+        12,
+        "SOLVER.MAX_ITER",
+        1,
+        "MODEL.PCKA.TERMS",
+        ADAPTED,
+    )
     trainer = train(cfg)
     (tmp_path / "check.py").write_text(
         "import sys; sys.modules['pcka'] = None\n"
@@ -358,11 +392,20 @@ def test_8_a_negative_gradient_period_is_refused(tiny):
 def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, evaluate, detector):
     architecture, detector = DETECTORS[detector]
     opts = (
-        *detector, "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture,
-        "MODEL.PCKA.TERMS", [{**ADAPTED[0], "SCHEDULE": {"kind": "cosine", "off_at": 0.9}}],
-        "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2,
-        "TEST.EVAL_PERIOD", evaluate,
-    )  # fmt: skip
+        *detector,
+        "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
+        architecture,
+        "MODEL.PCKA.TERMS",
+        [{**ADAPTED[0], "SCHEDULE": {"kind": "cosine", "off_at": 0.9}}],
+        "DATALOADER.NUM_WORKERS",
+        workers,
+        "SOLVER.MAX_ITER",
+        5,
+        "SOLVER.CHECKPOINT_PERIOD",
+        2,
+        "TEST.EVAL_PERIOD",
+        evaluate,
+    )
     straight = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "straight"))
     train(straight)
     broken = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "broken"))
@@ -435,8 +478,13 @@ def test_6_the_teacher_leaves_the_random_state_alone(tiny):
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_7_without_terms_it_is_detectron2_to_the_bit(tiny, tmp_path, off, workers):
     opts = (*off, "DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 2)
-    cfg = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "ours"),
-               "MODEL.PCKA.TEACHER.CONFIG_FILE", "no teacher is looked for")  # fmt: skip
+    cfg = tiny(
+        *opts,
+        "OUTPUT_DIR",
+        str(tmp_path / "ours"),
+        "MODEL.PCKA.TEACHER.CONFIG_FILE",
+        "no teacher is looked for",
+    )
     ours = train(cfg)
     assert ours.model.teacher is None
 
@@ -498,11 +546,22 @@ def test_9_evaluation_needs_no_teacher(tiny_yaml, tmp_path, tiny):
     model = build_model(cfg)
     torch.save({"model": model.student.state_dict()}, tmp_path / "student.pth")
     run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", tiny_yaml, "--eval-only",
-         "MODEL.WEIGHTS", tmp_path / "student.pth", "OUTPUT_DIR", tmp_path / "eval",
-         "MODEL.PCKA.TEACHER.CONFIG_FILE", "gone.yaml"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            ROOT / "tools" / "train_net.py",
+            "--config-file",
+            tiny_yaml,
+            "--eval-only",
+            "MODEL.WEIGHTS",
+            tmp_path / "student.pth",
+            "OUTPUT_DIR",
+            tmp_path / "eval",
+            "MODEL.PCKA.TEACHER.CONFIG_FILE",
+            "gone.yaml",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert "copypaste: AP,AP50,AP75" in run.stdout
     # A run's own folder keeps its config: evaluation writes beside it.

@@ -12,16 +12,33 @@ from pcka.detection import ConfigError, load_config, student_config
 from pcka.detection.checks.preflight import check_run
 
 STAGES = ["res3", "res4", "res5"]
-TINY_FCOS = ("MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FCOS", "MODEL.PCKA.TERMS", [],
-             "MODEL.BACKBONE.NAME", "build_fcos_narrow_resnet_fpn_backbone")  # fmt: skip
+TINY_FCOS = (
+    "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
+    "FCOS",
+    "MODEL.PCKA.TERMS",
+    [],
+    "MODEL.BACKBONE.NAME",
+    "build_fcos_narrow_resnet_fpn_backbone",
+)
 
 
 def test_names_and_shapes_are_those_of_the_zoos_model():
     """So a student's checkpoint loads where this project is not installed."""
-    cfg = load_config("", ["MODEL.META_ARCHITECTURE", "FCOS", "MODEL.DEVICE", "meta",
-                           "MODEL.BACKBONE.NAME", "build_fcos_resnet_fpn_backbone",
-                           "MODEL.RESNETS.OUT_FEATURES", STAGES,
-                           "MODEL.FPN.IN_FEATURES", STAGES])  # fmt: skip
+    cfg = load_config(
+        "",
+        [
+            "MODEL.META_ARCHITECTURE",
+            "FCOS",
+            "MODEL.DEVICE",
+            "meta",
+            "MODEL.BACKBONE.NAME",
+            "build_fcos_resnet_fpn_backbone",
+            "MODEL.RESNETS.OUT_FEATURES",
+            STAGES,
+            "MODEL.FPN.IN_FEATURES",
+            STAGES,
+        ],
+    )
     with torch.device("meta"):  # shapes alone: nothing is allocated
         ours = build_model(cfg)
         theirs = instantiate(model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model)
@@ -34,24 +51,50 @@ def test_names_and_shapes_are_those_of_the_zoos_model():
 
 def test_same_losses_and_detections_as_the_class_called_by_hand(tiny, batch):
     cfg = tiny(
-        *TINY_FCOS, "MODEL.FCOS.CENTER_SAMPLING_RADIUS", 0.9, "MODEL.FCOS.FOCAL_LOSS_ALPHA", 0.4,
-        "MODEL.FCOS.FOCAL_LOSS_GAMMA", 1.2, "MODEL.FCOS.SCORE_THRESH_TEST", 0.06,
-        "MODEL.FCOS.TOPK_CANDIDATES_TEST", 40, "MODEL.FCOS.NMS_THRESH_TEST", 0.3,
-        "MODEL.FCOS.NUM_CONVS", 2, "MODEL.FCOS.PRIOR_PROB", 0.2, "TEST.DETECTIONS_PER_IMAGE", 7,
-    )  # fmt: skip
+        *TINY_FCOS,
+        "MODEL.FCOS.CENTER_SAMPLING_RADIUS",
+        0.9,
+        "MODEL.FCOS.FOCAL_LOSS_ALPHA",
+        0.4,
+        "MODEL.FCOS.FOCAL_LOSS_GAMMA",
+        1.2,
+        "MODEL.FCOS.SCORE_THRESH_TEST",
+        0.06,
+        "MODEL.FCOS.TOPK_CANDIDATES_TEST",
+        40,
+        "MODEL.FCOS.NMS_THRESH_TEST",
+        0.3,
+        "MODEL.FCOS.NUM_CONVS",
+        2,
+        "MODEL.FCOS.PRIOR_PROB",
+        0.2,
+        "TEST.DETECTIONS_PER_IMAGE",
+        7,
+    )
     ours = build_model(cfg).student.train()
     head = FCOSHead(
         input_shape=[ours.backbone.output_shape()[f"p{i}"] for i in (3, 4, 5, 6, 7)],
-        num_classes=2, conv_dims=[8, 8], norm="", prior_prob=0.2,
-    )  # fmt: skip
+        num_classes=2,
+        conv_dims=[8, 8],
+        norm="",
+        prior_prob=0.2,
+    )
     assert torch.equal(ours.head.cls_score.bias, head.cls_score.bias)
     theirs = meta_arch.FCOS(
-        backbone=ours.backbone, head=head, head_in_features=["p3", "p4", "p5", "p6", "p7"],
-        num_classes=2, center_sampling_radius=0.9,
-        focal_loss_alpha=0.4, focal_loss_gamma=1.2, test_score_thresh=0.06,
-        test_topk_candidates=40, test_nms_thresh=0.3, max_detections_per_image=7,
-        pixel_mean=cfg.MODEL.PIXEL_MEAN, pixel_std=cfg.MODEL.PIXEL_STD,
-    ).train()  # fmt: skip
+        backbone=ours.backbone,
+        head=head,
+        head_in_features=["p3", "p4", "p5", "p6", "p7"],
+        num_classes=2,
+        center_sampling_radius=0.9,
+        focal_loss_alpha=0.4,
+        focal_loss_gamma=1.2,
+        test_score_thresh=0.06,
+        test_topk_candidates=40,
+        test_nms_thresh=0.3,
+        max_detections_per_image=7,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+    ).train()
     torch.nn.init.ones_(ours.head.bbox_pred.bias)  # boxes of some area
     head.load_state_dict(ours.head.state_dict())
     inputs = batch((128, 192), (192, 128))

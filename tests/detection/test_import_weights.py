@@ -23,15 +23,39 @@ from pcka.detection.importers import (
 )
 from pcka.detection.importers.command import main
 
-FPN_R50 = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.NORM", "FrozenBN",
-           "MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64,
-           "MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "MODEL.FPN.OUT_CHANNELS", 256,
-           "MODEL.RESNETS.STRIDE_IN_1X1", False]  # fmt: skip
+FPN_R50 = [
+    "MODEL.BACKBONE.NAME",
+    "build_resnet_fpn_backbone",
+    "MODEL.RESNETS.NORM",
+    "FrozenBN",
+    "MODEL.RESNETS.DEPTH",
+    50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    64,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    256,
+    "MODEL.FPN.OUT_CHANNELS",
+    256,
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+    False,
+]
 STEM_VAR = "backbone.bottom_up.stem.conv1.norm.running_var"
-CASCADE = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
-           "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True]  # fmt: skip
-MASK = ["MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead",
-        "MODEL.ROI_MASK_HEAD.NUM_CONV", 2, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8]  # fmt: skip
+CASCADE = [
+    "MODEL.ROI_HEADS.NAME",
+    "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+    True,
+]
+MASK = [
+    "MODEL.MASK_ON",
+    True,
+    "MODEL.ROI_MASK_HEAD.NAME",
+    "MaskRCNNConvUpsampleHead",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV",
+    2,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    8,
+]
 
 
 @pytest.fixture
@@ -123,14 +147,18 @@ def test_torchvision_retinanets_names(plain, tmp_path):
     detection = torchvision.models.detection
     theirs = detection.retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)
     randomised(theirs)
-    opts = ["MODEL.META_ARCHITECTURE", "RetinaNet", *FPN_R50, "MODEL.BACKBONE.NAME",
-            "build_retinanet_resnet_fpn_backbone",
-            "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]]  # fmt: skip
+    opts = [
+        "MODEL.META_ARCHITECTURE",
+        "RetinaNet",
+        *FPN_R50,
+        "MODEL.BACKBONE.NAME",
+        "build_retinanet_resnet_fpn_backbone",
+        "MODEL.FPN.IN_FEATURES",
+        ["res3", "res4", "res5"],
+    ]
     _, ours = imported(theirs.state_dict(), plain(*opts), tmp_path)
     x = torch.rand(1, 3, 64, 96)
-    for wanted, found in zip(
-        theirs.backbone(x).values(), ours.backbone(x).values(), strict=True
-    ):  # fmt: skip
+    for wanted, found in zip(theirs.backbone(x).values(), ours.backbone(x).values(), strict=True):
         assert_close(found / wanted.std(), wanted / wanted.std(), rtol=1e-3, atol=1e-3)
 
 
@@ -210,17 +238,28 @@ def mmdetection_layout(model):
 
 
 RETINANET = [
-    "MODEL.META_ARCHITECTURE", "RetinaNet",
-    "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-    "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"], "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0,
-    "MODEL.ANCHOR_GENERATOR.SIZES", [[8, 11], [16, 22], [32, 44], [48, 60], [64, 90]],
-    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0, 2.0]],
-]  # fmt: skip
+    "MODEL.META_ARCHITECTURE",
+    "RetinaNet",
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    64,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.FPN.IN_FEATURES",
+    ["res3", "res4", "res5"],
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    0.0,
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    [[8, 11], [16, 22], [32, 44], [48, 60], [64, 90]],
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+    [[0.5, 1.0, 2.0]],
+]
 
 
-@pytest.mark.parametrize("opts", [[], MASK, CASCADE, RETINANET], ids=["faster", "mask", "cascade",
-                                                                     "retinanet"])  # fmt: skip
+@pytest.mark.parametrize(
+    "opts", [[], MASK, CASCADE, RETINANET], ids=["faster", "mask", "cascade", "retinanet"]
+)
 @torch.no_grad()
 def test_mmdetection_and_back(plain, tmp_path, opts, batch):
     cfg = plain("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, *opts)
@@ -254,9 +293,9 @@ def test_every_wrong_key_is_named(plain):
     assert "one mask head" in result.unmapped["roi_head.mask_head.0.conv_logits.weight"]
     assert result.wrong_shape == {
         "neck.fpn_convs.0.conv.weight": "(3, 3), (8, 8, 3, 3) in backbone.fpn_output2.weight",
-        "roi_head.bbox_head.fc_cls.weight":
-            "(81, 16), (3, 16) in roi_heads.box_predictor.cls_score.weight",
-    }  # fmt: skip
+        "roi_head.bbox_head.fc_cls.weight": "(81, 16), (3, 16) in "
+        "roi_heads.box_predictor.cls_score.weight",
+    }
     assert result.missing == ["backbone.bottom_up.res3.0.conv1.weight"]
     absent, wrong, homeless = result.problems
     assert "1 entries of the config's backbone and FPN have no source" in absent
@@ -274,9 +313,9 @@ def test_heads_that_differ_stay_behind(plain):
     assert "background is class 0" in result.unmapped["roi_head.bbox_head.fc_cls.weight"]
     state["bbox_head.conv_centerness.weight"] = torch.zeros(1)
     state["bbox_head.cls_convs.0.conv.weight"] = torch.zeros(1)
-    assert "same parametrisation" in convert(state, cfg).unmapped[
-        "bbox_head.cls_convs.0.conv.weight"
-    ]  # fmt: skip
+    assert (
+        "same parametrisation" in convert(state, cfg).unmapped["bbox_head.cls_convs.0.conv.weight"]
+    )
 
 
 def test_no_names_that_are_known(plain):
@@ -304,8 +343,12 @@ def test_input_settings(plain):
     # The caffe style is what detectron2 has by default, the pytorch style is not.
     assert settings_to_change(input_settings("mmdetection", {}, "caffe"), plain()) == {}
     changes = settings_to_change(input_settings("classifier", {}), plain())
-    assert list(changes) == ["INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD",
-                             "MODEL.RESNETS.STRIDE_IN_1X1"]  # fmt: skip
+    assert list(changes) == [
+        "INPUT.FORMAT",
+        "MODEL.PIXEL_MEAN",
+        "MODEL.PIXEL_STD",
+        "MODEL.RESNETS.STRIDE_IN_1X1",
+    ]
     pairs = [word for pair in changes.items() for word in pair]
     assert settings_to_change(changes, plain(*pairs)) == {}
 

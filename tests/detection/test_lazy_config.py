@@ -85,8 +85,13 @@ def lazy(tiny, tmp_path):
             torch.manual_seed(seed)
             model = instantiate(LazyConfig.load(str(path)).model)
             torch.save({"model": model.state_dict()}, weights)
-        return tiny("MODEL.PCKA.TEACHER.CONFIG_FILE", str(path),
-                    "MODEL.PCKA.TEACHER.WEIGHTS", str(weights), *opts)  # fmt: skip
+        return tiny(
+            "MODEL.PCKA.TEACHER.CONFIG_FILE",
+            str(path),
+            "MODEL.PCKA.TEACHER.WEIGHTS",
+            str(weights),
+            *opts,
+        )
 
     return make
 
@@ -147,8 +152,14 @@ def test_images_that_do_not_fit_the_square(lazy):
 
 
 def test_stages_of_other_names_and_widths(lazy, batch):
-    terms = [{"FEATURES": ["res4"], "TEACHER_FEATURES": ["res5"], "ADAPTER": "conv1x1",
-              "LOSS_ARGS": {"patch_size": 1}}]  # fmt: skip
+    terms = [
+        {
+            "FEATURES": ["res4"],
+            "TEACHER_FEATURES": ["res5"],
+            "ADAPTER": "conv1x1",
+            "LOSS_ARGS": {"patch_size": 1},
+        }
+    ]
     model = build_model(lazy(RETINANET, "MODEL.PCKA.TERMS", terms)).train()
     with EventStorage():
         assert torch.isfinite(model(batch())["loss_pcka_res4"])

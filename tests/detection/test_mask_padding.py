@@ -7,8 +7,10 @@ from detectron2.utils.events import EventStorage
 
 from pcka.core import patch_cka
 
-TERMS = ["MODEL.PCKA.TERMS", [{"FEATURES": ["p3"],
-                               "LOSS_ARGS": {"patch_size": 2, "grouping": "batch"}}]]  # fmt: skip
+TERMS = [
+    "MODEL.PCKA.TERMS",
+    [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2, "grouping": "batch"}}],
+]
 
 
 @pytest.fixture
@@ -42,9 +44,13 @@ def test_images_of_different_sizes_count_as_alone(losses):
     assert student["p3"].shape[-2:] == (12, 12)
     crops = [(0, slice(8), slice(12)), (1, slice(12), slice(8))]
     alone = [
-        patch_cka(student["p3"][i : i + 1, :, h, w], teacher["p3"][i : i + 1, :, h, w],
-                  patch_size=2, grouping="batch")
+        patch_cka(
+            student["p3"][i : i + 1, :, h, w],
+            teacher["p3"][i : i + 1, :, h, w],
+            patch_size=2,
+            grouping="batch",
+        )
         for i, h, w in crops
-    ]  # fmt: skip
+    ]
     torch.testing.assert_close(masked, 1 - torch.stack(alone).mean())
     assert abs(plain - masked) > 1e-4

@@ -85,16 +85,24 @@ def test_shapes_and_strides(kind, levels):
 
 @pytest.mark.parametrize(("freeze_at", "blocks"), [(0, 0), (1, 2), (2, 4), (3, 7), (5, 18)])
 def test_freezing(freeze_at, blocks):
-    backbone = make("MODEL.BACKBONE.FREEZE_AT", freeze_at, "MODEL.RESNETS.NORM", "BN",
-                    name="build_mobilenet_v2_backbone").train()  # fmt: skip
+    backbone = make(
+        "MODEL.BACKBONE.FREEZE_AT",
+        freeze_at,
+        "MODEL.RESNETS.NORM",
+        "BN",
+        name="build_mobilenet_v2_backbone",
+    ).train()
     for index, block in enumerate(backbone.features):
         frozen = index < blocks
         assert all(p.requires_grad != frozen for p in block.parameters())
         assert any(isinstance(m, nn.BatchNorm2d) for m in block.modules()) != frozen
     before = {k: v.clone() for k, v in backbone.named_buffers() if "running" in k}
     backbone(torch.randn(2, 3, 32, 32))
-    changed = {int(k.split(".")[1]) for k, v in backbone.named_buffers()
-               if "running" in k and not torch.equal(v, before[k])}  # fmt: skip
+    changed = {
+        int(k.split(".")[1])
+        for k, v in backbone.named_buffers()
+        if "running" in k and not torch.equal(v, before[k])
+    }
     assert changed == set(range(blocks, 18))
 
 

@@ -88,30 +88,51 @@ def test_clipping_sees_the_gradients_of_all_losses(tiny, dtype):
     """Plain SGD of rate 1: no parameter moves by more than the norm that is let through."""
     largest = 1e-4
     cfg = tiny(
-        *amp(dtype), "SOLVER.MAX_ITER", 1, "SOLVER.BASE_LR", 1.0,
-        "SOLVER.MOMENTUM", 0.0, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_NORM", 0.0,
-        "SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm",
-        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", largest,
-    )  # fmt: skip
+        *amp(dtype),
+        "SOLVER.MAX_ITER",
+        1,
+        "SOLVER.BASE_LR",
+        1.0,
+        "SOLVER.MOMENTUM",
+        0.0,
+        "SOLVER.WEIGHT_DECAY",
+        0.0,
+        "SOLVER.WEIGHT_DECAY_NORM",
+        0.0,
+        "SOLVER.CLIP_GRADIENTS.ENABLED",
+        True,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        "norm",
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+        largest,
+    )
     os.makedirs(cfg.OUTPUT_DIR)
     torch.manual_seed(0)
     trainer = Trainer(cfg)
     before = {k: p.detach().double() for k, p in trainer.model.named_parameters()}
     trainer.train()
     moved = {k: (p - before[k]).norm().item() for k, p in trainer.model.named_parameters()}
-    for name in ("distill.adapters.pcka_p3.weight", "distill.adapters.mimic_p2.weight",
-                 "student.backbone.fpn_output3.weight"):  # fmt: skip
+    for name in (
+        "distill.adapters.pcka_p3.weight",
+        "distill.adapters.mimic_p2.weight",
+        "student.backbone.fpn_output3.weight",
+    ):
         assert moved[name] == pytest.approx(largest, rel=0.01), name
     assert max(moved.values()) < 1.01 * largest
 
 
 STUDENTS = {
     "Mask R-CNN": ("GeneralizedRCNN", "MODEL.MASK_ON", True),
-    "Cascade R-CNN": ("GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "CascadeROIHeads",
-                      "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+    "Cascade R-CNN": (
+        "GeneralizedRCNN",
+        "MODEL.ROI_HEADS.NAME",
+        "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+        True,
+    ),
     "RetinaNet": ("RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_narrow_resnet_fpn_backbone"),
     "FCOS": ("FCOS", "MODEL.BACKBONE.NAME", "build_fcos_narrow_resnet_fpn_backbone"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -120,8 +141,9 @@ def test_every_student_trains(tiny, batch, student, dtype):
     """Losses of one batch are near those in float32, and reach the student."""
     architecture, *opts = STUDENTS[student]
     term = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}}]
-    cfg = tiny("MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture, *opts,
-               "MODEL.PCKA.TERMS", term)  # fmt: skip
+    cfg = tiny(
+        "MODEL.PCKA.STUDENT_META_ARCHITECTURE", architecture, *opts, "MODEL.PCKA.TERMS", term
+    )
     model, inputs, found = Trainer.build_model(cfg).train(), batch((64, 96), (96, 64)), []
     for enabled in (False, True):
         torch.manual_seed(0)

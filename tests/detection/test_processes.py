@@ -22,11 +22,19 @@ from pcka.detection.engine.processes import check_processes, run_processes
 
 ROOT = Path(__file__).parents[2]
 TRAINING = (
-    "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.IMS_PER_BATCH", 4,
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.PCKA.GRADIENT_PERIOD", 2,
-    "MODEL.PCKA.TERMS", [{"FEATURES": ["p3"], "ADAPTER": "conv1x1",
-                          "LOSS_ARGS": {"patch_size": 2, "gather": True}}],
-)  # fmt: skip
+    "SOLVER.MAX_ITER",
+    6,
+    "SOLVER.CHECKPOINT_PERIOD",
+    2,
+    "SOLVER.IMS_PER_BATCH",
+    4,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    0.0,
+    "MODEL.PCKA.GRADIENT_PERIOD",
+    2,
+    "MODEL.PCKA.TERMS",
+    [{"FEATURES": ["p3"], "ADAPTER": "conv1x1", "LOSS_ARGS": {"patch_size": 2, "gather": True}}],
+)
 
 
 def arguments(**changes):
@@ -112,17 +120,30 @@ def test_a_death_ends_the_run_and_resume_goes_on(tiny_yaml, two, tmp_path):
     start = time.monotonic()
     died = subprocess.run(
         [sys.executable, *torchrun, ROOT / "tests/detection/dying_train_net.py", *common, *opts],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert died.returncode != 0 and "SIGKILL" in died.stderr.upper(), died.stderr[-3000:]
     assert time.monotonic() - start < 60
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000003.pth"
     resumed = subprocess.run(
-        [sys.executable, ROOT / "tools/train_net.py", *common, "--num-gpus", "2", "--resume",
-         "--dist-url", "auto", *opts],
-        capture_output=True, text=True, timeout=120,
+        [
+            sys.executable,
+            ROOT / "tools/train_net.py",
+            *common,
+            "--num-gpus",
+            "2",
+            "--resume",
+            "--dist-url",
+            "auto",
+            *opts,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # as torchrun has it, or sums round otherwise
-    )  # fmt: skip
+    )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["first_iteration"] == 4
     contents = [torch.load(f / "model_final.pth") for f in (two[1], tmp_path / "run")]
@@ -174,16 +195,18 @@ def test_a_batch_that_does_not_divide(tiny):
         check_processes(cfg, arguments(num_gpus=2, num_machines=2))
     check_processes(cfg, arguments(num_gpus=4, eval_only=True))
     # Scaled to the processes at hand by detectron2.
-    check_processes(tiny("SOLVER.IMS_PER_BATCH", 6, "SOLVER.REFERENCE_WORLD_SIZE", 3),
-                    arguments(num_gpus=4))  # fmt: skip
+    check_processes(
+        tiny("SOLVER.IMS_PER_BATCH", 6, "SOLVER.REFERENCE_WORLD_SIZE", 3), arguments(num_gpus=4)
+    )
 
 
 def test_processes_per_gpu(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"4 processes .* sees 2 GPU"):
-        check_processes(tiny("MODEL.DEVICE", "cuda", "SOLVER.IMS_PER_BATCH", 4),
-                        arguments(num_gpus=4))  # fmt: skip
+        check_processes(
+            tiny("MODEL.DEVICE", "cuda", "SOLVER.IMS_PER_BATCH", 4), arguments(num_gpus=4)
+        )
     with pytest.raises(ConfigError, match="cuda:1 is one GPU for 2 processes"):
         check_processes(tiny("MODEL.DEVICE", "cuda:1"), arguments(num_gpus=2))
 

@@ -152,8 +152,11 @@ def test_damaged_checkpoints(tiny, stopped, damage, words):
     cfg = tiny(*SCHEDULE, "OUTPUT_DIR", str(stopped))
     with pytest.raises(ConfigError, match=words) as error:
         check_run(cfg, resume=True)
-    newest = next(n for n in ("model_0000003.pth", "model_0000001.pth")
-                  if f"newest whole checkpoint is {n}" in str(error.value))  # fmt: skip
+    newest = next(
+        n
+        for n in ("model_0000003.pth", "model_0000001.pth")
+        if f"newest whole checkpoint is {n}" in str(error.value)
+    )
     (stopped / "last_checkpoint").write_text(newest)
     check_run(cfg, resume=True)
     (stopped / "last_checkpoint").unlink()
@@ -186,15 +189,27 @@ def test_a_finished_run_is_not_rewritten(tiny, tiny_yaml, finished, capsys):
 def test_two_runs_in_one_folder(tiny_yaml, tmp_path, capsys):
     """The second stops, whenever it comes, and the lock ends with its process."""
     holder = subprocess.Popen(
-        [sys.executable, "-c",
-         "import sys, time; from pcka.run_lock import locked_folder\n"
-         "with locked_folder(sys.argv[1]): print('locked', flush=True); time.sleep(60)",
-         tmp_path / "run"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pcka.run_lock import locked_folder\n"
+            "with locked_folder(sys.argv[1]): print('locked', flush=True); time.sleep(60)",
+            tmp_path / "run",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout.readline() == "locked\n"
-    command = ["--config-file", str(tiny_yaml), "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()",
-               "OUTPUT_DIR", str(tmp_path / "run")]  # fmt: skip
+    command = [
+        "--config-file",
+        str(tiny_yaml),
+        "SOLVER.MAX_ITER",
+        "1",
+        "DATASETS.TEST",
+        "()",
+        "OUTPUT_DIR",
+        str(tmp_path / "run"),
+    ]
     assert main(command) == 2
     assert f"process {holder.pid} on " in capsys.readouterr().err
     assert {p.name for p in (tmp_path / "run").iterdir()} == {LOCK}

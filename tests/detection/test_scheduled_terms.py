@@ -12,8 +12,10 @@ from pcka.detection.modeling.distilled_detector import DistilledDetector
 
 
 def terms(**schedule):
-    return ["MODEL.PCKA.TERMS", [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2},
-                                  "WEIGHT": 2.0, "SCHEDULE": schedule}]]  # fmt: skip
+    return [
+        "MODEL.PCKA.TERMS",
+        [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}, "WEIGHT": 2.0, "SCHEDULE": schedule}],
+    ]
 
 
 def test_the_weight_falls_with_the_iterations(tiny, batch):
@@ -37,8 +39,17 @@ def test_the_weight_falls_with_the_iterations(tiny, batch):
 
 def test_the_teacher_rests_once_all_terms_are_off(tiny, monkeypatch):
     """From iteration 3 on, that of SOLVER.STEPS; a resumed run knows as well."""
-    cfg = tiny(*terms(off_at=0.6), "SOLVER.MAX_ITER", 5, "SOLVER.STEPS", (3,),
-               "SOLVER.CHECKPOINT_PERIOD", 4, "TEST.EVAL_PERIOD", 0)  # fmt: skip
+    cfg = tiny(
+        *terms(off_at=0.6),
+        "SOLVER.MAX_ITER",
+        5,
+        "SOLVER.STEPS",
+        (3,),
+        "SOLVER.CHECKPOINT_PERIOD",
+        4,
+        "TEST.EVAL_PERIOD",
+        0,
+    )
     calls, losses = [], []
     forward = DistilledDetector.forward
 

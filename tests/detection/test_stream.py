@@ -22,12 +22,17 @@ def mapper(d):
 
 
 def batches(count, *, workers=0, group=True, batch_size=2, skip=0, seed=5):
-    stream = TrainingStream(DICTS, mapper, seed=seed, batch_size=batch_size,
-                            group_by_aspect=group, skip_steps=skip)  # fmt: skip
+    stream = TrainingStream(
+        DICTS, mapper, seed=seed, batch_size=batch_size, group_by_aspect=group, skip_steps=skip
+    )
     loader = build_detection_train_loader(
-        stream, mapper=None, total_batch_size=batch_size, aspect_ratio_grouping=group,
-        num_workers=workers, seed=seed,
-    )  # fmt: skip
+        stream,
+        mapper=None,
+        total_batch_size=batch_size,
+        aspect_ratio_grouping=group,
+        num_workers=workers,
+        seed=seed,
+    )
     taken = itertools.islice(loader, count)
     return [[(x["file_name"], x["draw"]) for x in batch] for batch in taken]
 

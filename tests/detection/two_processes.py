@@ -16,21 +16,35 @@ from pcka.detection.engine.processes import share_model
 
 # Nothing in it is drawn at random, unlike the proposals of a two-stage detector.
 ONE_STAGE = (
-    "MODEL.PCKA.STUDENT_META_ARCHITECTURE", "RetinaNet",
-    "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-    "MODEL.RESNETS.NORM", "naiveSyncBN",
-    "MODEL.RESNETS.OUT_FEATURES", ["res3", "res4", "res5"],
-    "MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"],
-    "MODEL.PCKA.GRADIENT_PERIOD", 1,  # leaves the gradients of the parameters alone
-    "MODEL.PCKA.TERMS", [
-        {"NAME": "channel", "FEATURES": ["p3", "p4"],
-         "LOSS_ARGS": {"patch_size": 2, "gather": True, "inter": True}},
-        {"NAME": "batch", "FEATURES": ["p3"],
-         "LOSS_ARGS": {"patch_size": 2, "gather": True, "grouping": "batch"}},
+    "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
+    "RetinaNet",
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.RESNETS.NORM",
+    "naiveSyncBN",
+    "MODEL.RESNETS.OUT_FEATURES",
+    ["res3", "res4", "res5"],
+    "MODEL.FPN.IN_FEATURES",
+    ["res3", "res4", "res5"],
+    "MODEL.PCKA.GRADIENT_PERIOD",
+    1,  # leaves the gradients of the parameters alone
+    "MODEL.PCKA.TERMS",
+    [
+        {
+            "NAME": "channel",
+            "FEATURES": ["p3", "p4"],
+            "LOSS_ARGS": {"patch_size": 2, "gather": True, "inter": True},
+        },
+        {
+            "NAME": "batch",
+            "FEATURES": ["p3"],
+            "LOSS_ARGS": {"patch_size": 2, "gather": True, "grouping": "batch"},
+        },
         {"NAME": "mimic", "FEATURES": ["p4"], "LOSS": "Mimic", "ADAPTER": "conv1x1"},
     ],
-)  # fmt: skip
+)
 # The two of one process are padded to 64x96, those of the other to 96x64.
 SIZES = [(64, 64), (50, 90), (90, 50), (64, 64)]
 

@@ -18,9 +18,19 @@ from pcka.experiments.study.kinds import ConfigReader, ResultReader, RunKind, Tr
 from pcka.keys import leaves, set_key
 
 DEFAULTS = {
-    "seed": 0, "output_dir": "", "teacher": "", "taught": False, "images": "val", "kind": "none",
-    "weight": 1.0, "steps": 2, "seconds": 0.0, "fails": [], "unless": "", "terms": [],
-}  # fmt: skip
+    "seed": 0,
+    "output_dir": "",
+    "teacher": "",
+    "taught": False,
+    "images": "val",
+    "kind": "none",
+    "weight": 1.0,
+    "steps": 2,
+    "seconds": 0.0,
+    "fails": [],
+    "unless": "",
+    "terms": [],
+}
 GAIN = {"none": 0.0, "a": 1.0, "b": 4.0}
 
 

@@ -33,9 +33,11 @@ def start(path, *more):
     paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, __file__, path, "--jobs", "4", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )  # fmt: skip
+    )
 
 
 def finish(process):

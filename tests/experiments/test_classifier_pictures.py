@@ -69,8 +69,10 @@ def test_compares_what_the_layers_give(runs):
     assert shown[0, 3] == pytest.approx(reference.cka(x, y, debiased=True).item(), abs=1e-6)
     titles = [a.get_title(loc="left") for a in figures["logits"].axes]
     assert [t for t in titles if t.endswith(": samples")] == [
-        "teacher: samples", "student alone: samples", "distilled student: samples",
-    ]  # fmt: skip
+        "teacher: samples",
+        "student alone: samples",
+        "distilled student: samples",
+    ]
     gram = np.asarray(figures["logits"].axes[0].images[0].get_array())
     y = y[torch.argsort(labels, stable=True)]
     y = y - y.mean(0)
@@ -134,9 +136,11 @@ def test_command_without_detectron2(tmp_path):
     def draw(folder, *more):
         return subprocess.run(
             [sys.executable, ROOT / "tools" / "pictures.py", folder, *more],
-            capture_output=True, text=True, cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        )  # fmt: skip
+        )
 
     done = draw(run, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -100,9 +100,14 @@ def test_sound_in_a_browser(page, tmp_path):
 def test_the_page(runs, page):
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
     assert headings == [
-        "Results", "Accuracy", "During training", "Relations", "Predictions",
-        "Config differences", "Provenance",
-    ]  # fmt: skip
+        "Results",
+        "Accuracy",
+        "During training",
+        "Relations",
+        "Predictions",
+        "Config differences",
+        "Provenance",
+    ]
     assert page.count("<img ") == 6 and "1 is that of the cross-entropy" in page
     for name in ("layers student alone", "layers distilled student", "logits"):
         assert f'alt="{name}, of taught"' in page

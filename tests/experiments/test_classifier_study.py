@@ -62,8 +62,11 @@ def test_whole_study_without_detectron2(study_yaml, tmp_path):
     def study():
         return subprocess.run(
             [sys.executable, ROOT / "tools" / "study.py", study_yaml],
-            capture_output=True, text=True, cwd=tmp_path, env=environment,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
 
     run = study()
     assert run.returncode == 0, run.stdout + run.stderr
@@ -110,8 +113,12 @@ def test_progress_and_results(tmp_path):
         "images_per_second": 100.0,
     }
     assert KIND.results.read(summary) == {
-        "top-1": 70.0, "top-5": 90.0, "best top-1": 71.0, "parameters": 5, "images/s": 100.0,
-    }  # fmt: skip
+        "top-1": 70.0,
+        "top-5": 90.0,
+        "best top-1": 71.0,
+        "parameters": 5,
+        "images/s": 100.0,
+    }
 
 
 @pytest.mark.parametrize(

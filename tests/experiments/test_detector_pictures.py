@@ -51,9 +51,12 @@ def test_compares_what_the_layers_give(runs):
     run = open_run(runs / "taught", alone=runs / "alone")
     figures = dict(draw_pictures(runs / "taught", alone=runs / "alone", images=6, image=1))
     assert list(figures) == [
-        "layers_student_alone", "layers_distilled_student",
-        "patches_pcka_p2", "patches_pcka_p3", "patches_pcka_p4",
-    ]  # fmt: skip
+        "layers_student_alone",
+        "layers_distilled_student",
+        "patches_pcka_p2",
+        "patches_pcka_p3",
+        "patches_pcka_p4",
+    ]
     axes = figures["layers_distilled_student"].axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names == ["p2", "p3", "p4", "p5", "p6", "res2", "res3", "res4", "res5"]
@@ -74,8 +77,10 @@ def test_compares_what_the_layers_give(runs):
 
     panels = figures["patches_pcka_p2"].axes[1:-1]
     assert [p.get_title(loc="left") for p in panels] == [
-        "teacher", "student alone", "distilled student",
-    ]  # fmt: skip
+        "teacher",
+        "student alone",
+        "distilled student",
+    ]
     wanted = patch_cka(maps[1][0]["p2"], maps[1][1]["p2"], patch_size=4, grouping="batch").item()
     assert float(panels[2].get_xlabel().rsplit(" ", 1)[-1]) == pytest.approx(wanted, abs=6e-4)
     picture = figures["patches_pcka_p2"].axes[0]
@@ -145,16 +150,20 @@ def test_command(runs, tmp_path):
     def draw(*arguments):
         return subprocess.run(
             [sys.executable, ROOT / "tools" / "pictures.py", *arguments],
-            capture_output=True, text=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+        )
 
     done = draw(runs / "taught", "--images", "6")
     assert done.returncode == 0, done.stdout + done.stderr
     found = sorted(path.name for path in (runs / "taught" / "pictures").iterdir())
     assert found == [
-        "layers_distilled_student.png", "layers_student_before.png",
-        "patches_pcka_p2.png", "patches_pcka_p3.png", "patches_pcka_p4.png",
-    ]  # fmt: skip
+        "layers_distilled_student.png",
+        "layers_student_before.png",
+        "patches_pcka_p2.png",
+        "patches_pcka_p3.png",
+        "patches_pcka_p4.png",
+    ]
     failed = draw(tmp_path)
     assert (
         failed.returncode == 2 and "error:" in failed.stderr and "folder of a run" in failed.stderr

@@ -86,10 +86,21 @@ def images_of(page):
 @pytest.mark.slow
 def test_a_run_by_the_command(runs, tmp_path):
     run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "report.py", runs / "taught", "--out",
-         tmp_path / "page.html", "--title", "<Mine>", "--images", "2"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        [
+            sys.executable,
+            ROOT / "tools" / "report.py",
+            runs / "taught",
+            "--out",
+            tmp_path / "page.html",
+            "--title",
+            "<Mine>",
+            "--images",
+            "2",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "page.html").read_text()
     curves, *relations, boxes = images_of(page)

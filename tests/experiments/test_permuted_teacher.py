@@ -15,10 +15,24 @@ from pcka.detection.modeling.teacher_source import teacher_config
 from pcka.experiments import permuted_teacher
 
 ROOT = Path(__file__).parents[2]
-CASCADE = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
-           True, "MODEL.MASK_ON", True]  # fmt: skip
-CONVOLUTIONS = ["MODEL.RPN.CONV_DIMS", [8, 8], "MODEL.ROI_BOX_HEAD.NUM_CONV", 1,
-                "MODEL.ROI_BOX_HEAD.CONV_DIM", 8, "MODEL.FPN.NORM", "BN"]  # fmt: skip
+CASCADE = [
+    "MODEL.ROI_HEADS.NAME",
+    "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG",
+    True,
+    "MODEL.MASK_ON",
+    True,
+]
+CONVOLUTIONS = [
+    "MODEL.RPN.CONV_DIMS",
+    [8, 8],
+    "MODEL.ROI_BOX_HEAD.NUM_CONV",
+    1,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM",
+    8,
+    "MODEL.FPN.NORM",
+    "BN",
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +79,14 @@ def test_the_permuted_teacher_detects_the_same(tiny, batch, script, opts):
 
 def test_what_cannot_be_permuted_is_refused(tiny, script):
     for opts in (
-        ["MODEL.META_ARCHITECTURE", "RetinaNet",
-         "MODEL.BACKBONE.NAME", "build_retinanet_narrow_resnet_fpn_backbone"],
+        [
+            "MODEL.META_ARCHITECTURE",
+            "RetinaNet",
+            "MODEL.BACKBONE.NAME",
+            "build_retinanet_narrow_resnet_fpn_backbone",
+        ],
         ["MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", 32],
-    ):  # fmt: skip
+    ):
         model = build_model(teacher_config(tiny("MODEL.PCKA.TEACHER.OPTS", opts)))
         with pytest.raises(ConfigError, match="Faster, Mask or Cascade R-CNN"):
             script["permute_fpn"](model, torch.arange(8))
@@ -90,8 +108,12 @@ def test_the_files_start_ordinary_runs(tiny, tiny_yaml, tmp_path):
     assert run.returncode == 0, run.stderr
     names = ", ".join(f"fpn_output{i}" for i in (2, 3, 4, 5))
     assert f"student_fpn.pth: {names}\n" in run.stdout
-    cfg = tiny("MODEL.WEIGHTS", str(tmp_path / "student_fpn.pth"),
-               "MODEL.PCKA.TEACHER.WEIGHTS", str(tmp_path / "teacher_permuted.pth"))  # fmt: skip
+    cfg = tiny(
+        "MODEL.WEIGHTS",
+        str(tmp_path / "student_fpn.pth"),
+        "MODEL.PCKA.TEACHER.WEIGHTS",
+        str(tmp_path / "teacher_permuted.pth"),
+    )
     original, permuted = build_teacher(tiny()).model, build_teacher(cfg).model
     torch.manual_seed(3)
     model = build_model(cfg)

@@ -72,9 +72,14 @@ def heatmap_figure(
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
                 axes.text(
-                    j, i, f"{value:.2f}", ha="center", va="center", size=min(8.5, 24 * cell),
+                    j,
+                    i,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    size=min(8.5, 24 * cell),
                     color=_text_color(value),
-                )  # fmt: skip
+                )
     bar = place(left + cell * len(columns) + 0.2, 0.16)
     figure.colorbar(image, cax=bar).outline.set_visible(False)
     bar.set_ylabel("CKA", size=10, color=INK)

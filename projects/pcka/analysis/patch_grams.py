@@ -135,7 +135,11 @@ def _draw_patches(
         for v in range(columns if fits else 1):
             axes.text(
                 (across[v] + across[v + 1]) / 2 if fits else across[0] + 2 / points,
-                (down[u] + down[u + 1]) / 2, str(u * columns + v), size=size, color="white",
-                ha="center" if fits else "left", va="center",
+                (down[u] + down[u + 1]) / 2,
+                str(u * columns + v),
+                size=size,
+                color="white",
+                ha="center" if fits else "left",
+                va="center",
                 path_effects=[withStroke(linewidth=1.5, foreground=INK)],
-            )  # fmt: skip
+            )

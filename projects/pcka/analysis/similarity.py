@@ -140,10 +140,15 @@ def _by_cells(student, teacher, batches, options: dict) -> Tensor:
                 for features, side in zip(maps, (student, teacher), strict=True)
             ]
             extent = [min(m.shape[axis] for side in pooled for m in side) for axis in (2, 3)]
-            meter.update(*(
-                [m[..., : extent[0], : extent[1]].permute(0, 2, 3, 1).flatten(0, 2) for m in side]
-                for side in pooled
-            ))  # fmt: skip
+            meter.update(
+                *(
+                    [
+                        m[..., : extent[0], : extent[1]].permute(0, 2, 3, 1).flatten(0, 2)
+                        for m in side
+                    ]
+                    for side in pooled
+                )
+            )
     values = torch.empty(len(strides[0]), len(strides[1]), dtype=torch.float64)
     for grid, meter in meters.items():
         found = iter(meter.compute().flatten().tolist())

@@ -110,9 +110,9 @@ class MomentSums:
             torch.stack([product((s, i), (s, i), (s + s, i)) for i in range(count)])
             for s, count in (("x", rows), ("y", columns))
         )
-        xy = torch.stack([
-            product(("x", i), ("y", j), ("xy", i, j)) for i in range(rows) for j in range(columns)
-        ])  # fmt: skip
+        xy = torch.stack(
+            [product(("x", i), ("y", j), ("xy", i, j)) for i in range(rows) for j in range(columns)]
+        )
         return Products(xy.view(rows, columns), xx, yy)
 
 

@@ -15,12 +15,24 @@ from pcka.files import check_writable, is_whole, read_json
 # Where and how a run computes may change when it is resumed, what it computes may not. A name with
 # a dot at its end stands for all keys below it.
 MAY_CHANGE = (
-    "CUDNN_BENCHMARK", "DATALOADER.NUM_WORKERS", "DATASETS.COCO_ROOT", "DATASETS.TEST",
-    "MODEL.DEVICE", "MODEL.PCKA.GRADIENT_PERIOD", "MODEL.PCKA.PICTURE_PERIOD",
-    "MODEL.PCKA.TEACHER.MIN_AP", "MODEL.PCKA.TEACHER.MIN_AP_IMAGES", "MODEL.WEIGHTS",
-    "OUTPUT_DIR", "SOLVER.AMP.", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_ITER", "TEST.", "VERSION",
+    "CUDNN_BENCHMARK",
+    "DATALOADER.NUM_WORKERS",
+    "DATASETS.COCO_ROOT",
+    "DATASETS.TEST",
+    "MODEL.DEVICE",
+    "MODEL.PCKA.GRADIENT_PERIOD",
+    "MODEL.PCKA.PICTURE_PERIOD",
+    "MODEL.PCKA.TEACHER.MIN_AP",
+    "MODEL.PCKA.TEACHER.MIN_AP_IMAGES",
+    "MODEL.WEIGHTS",
+    "OUTPUT_DIR",
+    "SOLVER.AMP.",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.MAX_ITER",
+    "TEST.",
+    "VERSION",
     "VIS_PERIOD",
-)  # fmt: skip
+)
 _LAST = "last_checkpoint"
 
 

@@ -72,9 +72,13 @@ def predictions_figure(
     figure = new_figure(columns * (cell + 0.12), height)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     figure.subplots_adjust(
-        left=0.02, right=0.98, top=1 - 0.05 / height, bottom=line * (lines + 0.6) / height,
-        wspace=0.06, hspace=line * (lines + 0.8) / cell,
-    )  # fmt: skip
+        left=0.02,
+        right=0.98,
+        top=1 - 0.05 / height,
+        bottom=line * (lines + 0.6) / height,
+        wspace=0.06,
+        hspace=line * (lines + 0.8) / cell,
+    )
     for axes in grid:
         axes.set_axis_off()
     for index, (axes, image) in enumerate(zip(grid, images, strict=False)):
@@ -85,8 +89,14 @@ def predictions_figure(
             texts.append((f"{label}: {names[index]}", "#00795A" if right else "#C04E00"))
         for number, (text, color) in enumerate(texts):
             axes.annotate(
-                text, (0, 0), (0, -72 * line * (number + 0.15)), xycoords="axes fraction",
-                textcoords="offset points", va="top", color=color,
-                size=fitting_size(text, cell, 9), weight="bold" if number == 0 else "normal",
-            )  # fmt: skip
+                text,
+                (0, 0),
+                (0, -72 * line * (number + 0.15)),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                va="top",
+                color=color,
+                size=fitting_size(text, cell, 9),
+                weight="bold" if number == 0 else "normal",
+            )
     return figure

@@ -40,9 +40,17 @@ VERDICTS = {
 }
 # By class: none that could be taken for a verdict.
 _CLASS_COLORS = (
-    "#1F77D0", "#F5B8DC", "#9BE3F5", "#AA3377", "#FFFFFF",
-    "#6A51E0", "#E6DC96", "#00B7C7", "#8C6D5A", "#B39DDB",
-)  # fmt: skip
+    "#1F77D0",
+    "#F5B8DC",
+    "#9BE3F5",
+    "#AA3377",
+    "#FFFFFF",
+    "#6A51E0",
+    "#E6DC96",
+    "#00B7C7",
+    "#8C6D5A",
+    "#B39DDB",
+)
 
 # Inches, of 160 pixels each. _CELL: the largest side of an image.
 _WIDTH = 10.0
@@ -166,11 +174,16 @@ def _draw_box(axes: Axes, box: np.ndarray, look: Look, text: str = "") -> None:
     for outline in (True, False):  # dark below the colour: seen on any image
         axes.add_patch(
             Rectangle(
-                (x0, y0), x1 - x0, y1 - y0, fill=False, linestyle=look.style,
+                (x0, y0),
+                x1 - x0,
+                y1 - y0,
+                fill=False,
+                linestyle=look.style,
                 edgecolor="black" if outline else look.color,
-                alpha=0.5 if outline else 1, linewidth=2.6 if outline else 1.4,
+                alpha=0.5 if outline else 1,
+                linewidth=2.6 if outline else 1.4,
             )
-        )  # fmt: skip
+        )
     if text:
         bottom, top = axes.get_ylim()
         pixel = axes.get_position().height * _figure_height(axes) * 72 / (bottom - top)
@@ -182,11 +195,16 @@ def _draw_box(axes: Axes, box: np.ndarray, look: Look, text: str = "") -> None:
         below = (bottom - y1) * pixel > 9 and is_free(y1)
         above = (y0 - top) * pixel > 9 and (is_free(y0) or not below)
         axes.annotate(
-            text, (x0, y0 if above else y1), (1, 2.5 if above else -2.5),
-            textcoords="offset points", va="baseline" if above else "top",
-            size=7, color="white", annotation_clip=True,
+            text,
+            (x0, y0 if above else y1),
+            (1, 2.5 if above else -2.5),
+            textcoords="offset points",
+            va="baseline" if above else "top",
+            size=7,
+            color="white",
+            annotation_clip=True,
             path_effects=[withStroke(linewidth=2, foreground="black", alpha=0.8)],
-        )  # fmt: skip
+        )
 
 
 def _figure_height(axes: Axes) -> float:
@@ -202,7 +220,14 @@ def _verdict_legend(figure: Figure, place: tuple[float, float]) -> None:
             Line2D([], [], color=look.color, linestyle=look.style, linewidth=2, label=look.text)
             for look in VERDICTS.values()
         ],
-        loc="upper left", bbox_to_anchor=place, ncols=len(VERDICTS), frameon=False,
-        fontsize=8.5, labelcolor=INK, borderpad=0, borderaxespad=0,
-        handlelength=2.0, columnspacing=1.6,
-    )  # fmt: skip
+        loc="upper left",
+        bbox_to_anchor=place,
+        ncols=len(VERDICTS),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=2.0,
+        columnspacing=1.6,
+    )

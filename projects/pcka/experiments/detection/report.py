@@ -65,9 +65,7 @@ def detections_section(runs: Mapping[str, Run], teacher: Run | None, images: int
         return Section(title, [str(error)])
     truths = [truth(record) for record in data.records]
     others = panels[shown[-1]] if len(shown) > 1 else truths
-    order = most_different(
-        panels[shown[0]], others, truths, score_threshold=_THRESHOLD
-    )[:images]  # fmt: skip
+    order = most_different(panels[shown[0]], others, truths, score_threshold=_THRESHOLD)[:images]
     chosen = data._replace(records=[data.records[i] for i in order])
     panels_shown = {label: [panel[i] for i in order] for label, panel in panels.items()}
     text = [_choice(shown, len(order), len(truths)), _totals(panels, truths)]

@@ -112,9 +112,15 @@ def draw_curves(
         ceiling = heights[i] - step
     for (_, label, color), height in zip(ends, heights, strict=True):
         axes.annotate(
-            label, (1, height), (5, 0), xycoords="axes fraction", textcoords="offset points",
-            size=fitting_size(label, 1.0, 9.5), color=color, va="center",
-        )  # fmt: skip
+            label,
+            (1, height),
+            (5, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            size=fitting_size(label, 1.0, 9.5),
+            color=color,
+            va="center",
+        )
 
 
 def _of_kind(scalars: Mapping[str, Curve], kind: str) -> dict[str, Curve]:

@@ -36,15 +36,27 @@ def difference_figure(
     for place, seeds in zip(places, differences.values(), strict=True):
         if not seeds:
             axes.annotate(
-                "no pair of runs", (0, place), (6, 0), textcoords="offset points",
-                va="center", size=8.5, color=GREY,
-            )  # fmt: skip
+                "no pair of runs",
+                (0, place),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                size=8.5,
+                color=GREY,
+            )
             continue
         found = estimate(seeds.values())
         if found.interval:
             axes.plot(found.interval, (place, place), color=color, linewidth=2.2, zorder=2)
-        axes.plot(list(seeds.values()), [place] * len(seeds), "o", color=GREY, markersize=4,
-                  alpha=0.6, zorder=3)  # fmt: skip
+        axes.plot(
+            list(seeds.values()),
+            [place] * len(seeds),
+            "o",
+            color=GREY,
+            markersize=4,
+            alpha=0.6,
+            zorder=3,
+        )
         axes.plot(found.mean, place, "|", color=color, markersize=11, markeredgewidth=3, zorder=4)
     axes.set_yticks(places, labels)
     axes.set_ylim(sum(heights), 0)
