@@ -140,7 +140,7 @@ def test_trains_and_evaluates(pair, coco, tmp_path):
         "INPUT.MIN_SIZE_TEST",
         128,
         "SOLVER.IMS_PER_BATCH",
-        1,
+        2,
         "SOLVER.MAX_ITER",
         1,
         "SOLVER.STEPS",

@@ -1,7 +1,6 @@
 """Studies of tiny detectors: a whole one, and what is refused before any run."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import yaml
 
 from pcka.detection.config_terms import term_specs
 from pcka.experiments.pages.report import report_page
-from pcka.experiments.study import command
 from pcka.experiments.study.study_file import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -52,18 +50,6 @@ def study(path, coco, *more):
         capture_output=True,
         text=True,
     )
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys):
-    """``refused(path, coco)`` -> what the command, in this process, says before any run."""
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-    def refused(path, coco):
-        assert command.main(arguments(path, coco)) == 2
-        return capsys.readouterr().err
-
-    return refused
 
 
 @pytest.mark.slow
@@ -129,14 +115,18 @@ def test_every_study_is_valid(monkeypatch, path):
             term_specs(run.config)
 
 
-def test_a_folder_of_something_else_is_left_alone(study_yaml, coco, tmp_path, refused):
+@pytest.mark.slow
+def test_a_folder_of_something_else_is_left_alone(study_yaml, coco, tmp_path):
     mine = tmp_path / "out" / "teacher" / "notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    assert "holds files of something else" in refused(study_yaml, coco)
+    run = study(study_yaml, coco)
+    assert run.returncode == 2 and "holds files of something else" in run.stderr
     assert mine.read_text() == "mine"
 
 
-def test_bad_data_stops_before_any_run(study_yaml, tmp_path, refused):
-    assert "no annotation file" in refused(study_yaml, tmp_path / "nowhere")
+@pytest.mark.slow
+def test_bad_data_stops_before_any_run(study_yaml, tmp_path):
+    run = study(study_yaml, tmp_path / "nowhere")
+    assert run.returncode == 2 and "no annotation file" in run.stderr
     assert not (tmp_path / "out").exists()
