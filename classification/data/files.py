@@ -17,11 +17,17 @@ from .tensors import Normalize
 
 # Evaluation: the shorter side to 256, then the middle 224, and in this proportion at other sizes.
 _RESIZE_RATIO = 256 / 224
+_ELONGATED = 50  # times as long as wide
 
 
 def resize_and_crop(image: Image.Image, size: int, *, ratio: float = 1.0) -> Image.Image:
     """Bring the shorter side to ``ratio * size``, then cut the middle ``size`` x ``size``."""
     side = round(ratio * size)
+    if max(image.size) > _ELONGATED * min(image.size):
+        # The rest is cut off anyway, and resized it could take gigabytes.
+        image = v2.functional.center_crop(
+            image, [min(s, 2 * min(image.size)) for s in image.size[::-1]]
+        )
     return v2.functional.center_crop(v2.functional.resize(image, [side]), [size, size])
 
 

@@ -29,6 +29,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield part
         _flush(part)
         os.replace(part, path)
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        # A failed write does not know its file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     _flush(path.parent)

@@ -12,6 +12,7 @@ from classifier_runs import CPU, add_tiny_models, make_config, noise_images
 from PIL import Image
 
 from pcka.classification.building import build_distiller, build_run_data
+from pcka.classification.data import files
 from pcka.errors import ConfigError
 
 
@@ -197,3 +198,17 @@ def test_images_that_a_network_cannot_take(tmp_path, build, side):
     cfg = make_config(tmp_path / "run", tree)
     with pytest.raises(ConfigError, match=rf"{side}\.name {name} cannot take images of 8x8 pixels"):
         build_distiller(cfg, data, CPU)
+
+
+def test_elongated_images_are_cut_before_they_are_resized(build, tmp_path, monkeypatch):
+    pixels = np.zeros((3, 20_000, 3), dtype=np.uint8)
+    pixels[:, 9_990:10_010] = 255  # the middle is white
+    Image.fromarray(pixels).save(tmp_path / "data" / "val" / "a" / "long.png")
+    widths = []
+    resize = files.v2.functional.resize
+    monkeypatch.setattr(
+        files.v2.functional, "resize", lambda i, s: (widths.append(i.size), resize(i, s))[1]
+    )
+    data = build(image_size=224)
+    assert max(map(max, widths)) == 8 and (6, 3) in widths
+    assert any((image == 255).all() for image in data.val.images)

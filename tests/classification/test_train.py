@@ -1,7 +1,9 @@
 """The command: what a run leaves behind, and what stops it before it starts."""
 
+import errno
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -262,3 +264,13 @@ def test_config_of_a_run_that_is_damaged(command, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text("train: [")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged.*not valid YAML"):
         train(make_config(tmp_path / "run"), CPU, resume=True)
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+    words = rf"{os.strerror(errno.ENOSPC)}.*a\.json"
+    with pytest.raises(OSError, match=words), files.replacing(path) as part:
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert json.loads(path.read_text()) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
