@@ -96,6 +96,7 @@ def assert_equal_runs(a, b):
     assert all(map(torch.equal, *momentum))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"gradient_every": 7}, {"amp": "bf16", "channels_last": True}]
 )
@@ -107,6 +108,7 @@ def test_captured_steps_give_the_run_to_the_bit(tmp_path, rehearsed, options):
     assert_equal_runs(tmp_path / "direct", tmp_path / "captured")
 
 
+@pytest.mark.slow
 def test_steps_that_draw_go_one_by_one(tmp_path, rehearsed, monkeypatch):
     groups = []
     group = CapturedSteps._group
@@ -123,6 +125,7 @@ def test_steps_that_draw_go_one_by_one(tmp_path, rehearsed, monkeypatch):
         assert_equal_runs(tmp_path / name, tmp_path / f"{name}_direct")
 
 
+@pytest.mark.slow
 def test_a_captured_run_that_stopped_goes_on(tmp_path, rehearsed, monkeypatch):
     cfg = make(tmp_path, "run", checkpoint_minutes=1e-9)
     save, at = Engine.save_checkpoint, []

@@ -51,6 +51,7 @@ def plain_training(cfg, model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["alone", "weight 0", "resnet8"])
 def test_without_terms_it_is_plain_training_to_the_bit(tmp_path, how):
     name = "resnet8" if how == "resnet8" else "tiny"
@@ -106,6 +107,7 @@ def test_measured_gradients_change_nothing_else(tmp_path, amp):
         assert float(on["share/fcka_last"]) == pytest.approx(share, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_pictures_in_tensorboard_change_nothing_else(tmp_path):
     tree = {
         "teacher": save_teacher(tmp_path / "t.pth"),

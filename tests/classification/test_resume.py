@@ -167,6 +167,7 @@ def test_the_run_compared_with_uses_what_it_claims_to(uninterrupted):
     assert not any("teacher" in key for key in [*state["model"], *state["adapters"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "empty", "other model", "no key"])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
     cfg = make_config(tmp_path / "run")

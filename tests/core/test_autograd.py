@@ -91,6 +91,7 @@ def test_autocast_changes_nothing():
     assert conv.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_inside_a_compiled_model():
     class Student(nn.Module):

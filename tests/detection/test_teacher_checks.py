@@ -175,6 +175,7 @@ def test_training_stops_before_its_first_step(tiny):
     check_run(cfg)  # the folder holds no run: it can be started again
 
 
+@pytest.mark.slow
 def test_a_teacher_that_passes_leaves_no_trace(tiny, coco, tmp_path, monkeypatch):
     plain = train(tiny("OUTPUT_DIR", str(tmp_path / "plain"), "SOLVER.MAX_ITER", 2))
     opts = [MIN_AP, 50.0, MIN_AP_IMAGES, 2]

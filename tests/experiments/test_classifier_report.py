@@ -15,6 +15,8 @@ from pcka.errors import ConfigError
 from pcka.experiments.classification.report import predict, predictions_section, term_curves
 from pcka.experiments.pages.report import read_subject, report_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

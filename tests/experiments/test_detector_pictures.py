@@ -17,6 +17,8 @@ from pcka.detection import ConfigError, build_teacher, load_config
 from pcka.detection.data.coco_json import register_coco_json
 from pcka.experiments.detection.finished_run import draw_pictures, open_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OPTS = ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0"]
 

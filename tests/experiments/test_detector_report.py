@@ -20,6 +20,8 @@ from pcka.experiments.detection.matching import difference
 from pcka.experiments.detection.picture import evaluated, most_different, teacher_detections, truth
 from pcka.experiments.pages.report import report_page
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 QUICK = ("SOLVER.MAX_ITER", 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
 
