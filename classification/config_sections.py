@@ -140,7 +140,8 @@ class TrainConfig:
         amp: autocast to this type.
         channels_last, compile: how the networks run; neither changes what is computed.
         cuda_graph: ``auto`` records the steps of images in memory on a GPU as CUDA graphs, which
-            changes how they are started and not what they compute; false never does.
+            is meant to change how they are started and not what they compute. False, the default,
+            never does: on a GPU the two have not been seen to agree to the bit yet.
         ema_decay: of a moving average of the student's weights, evaluated as well; None: none.
         label_smoothing: of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
@@ -167,7 +168,7 @@ class TrainConfig:
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = False
-    cuda_graph: Literal["auto", False] = "auto"
+    cuda_graph: Literal["auto", False] = False
     ema_decay: float | None = None
     label_smoothing: float = 0.0
     eval_every: int = 1

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "data.memory_mb",
     "teacher.min_accuracy",
     "train.compile",
+    "train.cuda_graph",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",

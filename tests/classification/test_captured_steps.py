@@ -194,14 +194,14 @@ def test_a_failed_capture_is_reported_and_training_goes_on(
 
 
 def test_the_log_says_why_nothing_is_captured(tmp_path, caplog):
-    cfg = make(tmp_path, "run", epochs=1, warmup_epochs=0, milestones=[])
+    cfg = make(tmp_path, "run", epochs=1, warmup_epochs=0, milestones=[], cuda_graph="auto")
     with caplog.at_level(logging.INFO, "classification"):
         train(cfg, CPU)
     assert "steps are not captured as CUDA graphs: the device is cpu" in caplog.text
 
 
 def test_what_forbids_capture(tmp_path):
-    cfg = make(tmp_path, "run")
+    cfg = make(tmp_path, "run", cuda_graph="auto")
     distiller, data = make_distiller(cfg)
     gpu = replace(CPU, device=torch.device("cuda"))
 
