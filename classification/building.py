@@ -12,12 +12,16 @@ from .checkpoints import LoadedWeights, load_weights
 from .config import Config
 from .data import Data, EvaluationData, build_data
 from .data.batches import seed_of
-from .distiller import Distiller, Teacher, build_terms
-from .evaluate import evaluate
+from .distiller import Distiller, build_terms
+from .evaluate import Accuracy, evaluate
 from .models import create_model
 from .processes import Process
+from .teacher import Teacher
+from .update import AUTOCAST, autocast
 
 logger = logging.getLogger("classification")
+
+_GPU = "cuda"  # the device on which a teacher is prepared
 
 
 def build_run_data(cfg: Config, process: Process) -> Data:
@@ -121,7 +125,7 @@ def build_distiller(cfg: Config, data: Data, process: Process) -> Distiller:
     return Distiller(student, teacher, terms, **options).to(process.device)
 
 
-def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -> None:
+def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -> Accuracy:
     """Measure the teacher on the evaluated images and stop below ``teacher.min_accuracy``."""
     accuracy = evaluate(teacher.model, data.val, process, transform=teacher.normalize)
     chance = 100 * max(1 / len(data.classes), data.majority)
@@ -137,3 +141,30 @@ def check_teacher(cfg: Config, teacher: Teacher, data: Data, process: Process) -
             "teacher.min_accuracy"
         )
     logger.info("teacher %s: %s", cfg.teacher.name, accuracy)
+    return accuracy
+
+
+def prepare_teacher(
+    cfg: Config, teacher: Teacher, data: Data, process: Process, before: Accuracy | None
+) -> None:
+    """Prepare the teacher for a GPU, and check that it still answers as ``before``.
+
+    Raises:
+        ConfigError: its accuracy moved by more than 0.1 percent and more than two images.
+    """
+    assert cfg.teacher is not None  # it was built from it
+    if process.device.type != _GPU or not cfg.teacher.prepare:
+        return
+    size = data.image_size
+    image = torch.zeros(1, 3, size, size, device=process.device)
+    folded = teacher.prepare(image, AUTOCAST.get(cfg.train.amp))
+    logger.info("teacher %s: %d BatchNorm layers are folded", cfg.teacher.name, folded)
+    if before is None:
+        return
+    with autocast(cfg.train.amp, process.device):
+        after = evaluate(teacher.model, data.val, process, transform=teacher.normalize)
+    if abs(after.top1 - before.top1) > max(0.1, 200 / before.samples):
+        raise ConfigError(
+            f"the teacher {cfg.teacher.name} reaches {before}, but {after} with its BatchNorm "
+            f"folded and in train.amp {cfg.train.amp}: set teacher.prepare false, or train.amp none"
+        )

@@ -35,8 +35,17 @@ Replay = Callable[[], object]
 class Training(Protocol):
     """What is trained. Steps are counted from the beginning of the run."""
 
-    def take(self, images: Tensor, labels: Tensor, rate: Tensor, step: int) -> None:
-        """Train one step on the device alone: no wait for it, nothing counted on the host."""
+    def take(
+        self, images: Tensor, labels: Tensor, rates: Tensor, step: int, *, draws: bool
+    ) -> None:
+        """Train steps on the device alone: no wait for it, nothing counted on the host.
+
+        Args:
+            images, labels: ``(S B, 3, H, W)`` and ``(S B,)``, of S steps one after the other.
+            rates: ``(S,)``.
+            step: the first.
+            draws: whether each step has to begin with its own seed.
+        """
 
     def count(self, steps: int) -> None:
         """Count steps that were taken."""
@@ -110,23 +119,27 @@ class CapturedSteps:
         rates = self.loader.to_device(torch.tensor(numbers, dtype=dtype))
         batch = first_batch
         while batch < len(spans):
-            steps = self._group(before + batch, spans[batch : batch + self.steps])
-            start, stop = spans[batch]
-            size = stop - start
-            rows = plan[:, start : start + steps * size].view(len(plan), steps, size)
-            self._run(before + batch, rows, rates[batch : batch + steps])
+            steps = self._group(before + batch, batch, spans[batch : batch + self.steps])
+            start, stop = spans[batch][0], spans[batch + steps - 1][1]
+            self._run(before + batch, plan[:, start:stop], rates[batch : batch + steps])
             batch += steps
             yield steps
 
-    def _group(self, step: int, spans: Sequence[tuple[int, int]]) -> int:
-        """Return how many steps to take at once from ``step`` on; ``spans`` are the next batches'.
+    def _group(self, step: int, batch: int, spans: Sequence[tuple[int, int]]) -> int:
+        """Return how many steps to take at once from ``step`` on.
 
         A graph draws from one seed while each step has a seed of its own, so steps that draw go one
-        by one. The first step of the run tells whether they do.
+        by one. Groups begin at multiples of their size, whatever step a run is resumed at.
+
+        Args:
+            step: of the run.
+            batch: of the epoch.
+            spans: the next batches'.
         """
         training, steps = self.training, range(step, step + len(spans))
         alike = (
-            self.draws is False
+            not self.draws
+            and batch % self.steps == 0
             and len(spans) == self.steps
             and len({stop - start for start, stop in spans}) == 1
             and not any(training.alone(s) for s in steps)
@@ -135,42 +148,41 @@ class CapturedSteps:
         return len(spans) if alike else 1
 
     def _run(self, step: int, rows: Tensor, rates: Tensor) -> None:
-        """Take the steps of ``rows`` ``(4, steps, B)``: replay them, or call them directly."""
-        steps, size = rows.shape[1:]
-        if (steps, size) not in self._inputs:
-            self._inputs[steps, size] = rows.clone(), rates.clone()
-        inputs = self._inputs[steps, size]
+        """Take the steps of ``rows`` ``(4, steps B)``: replay them, or call them directly."""
+        size, steps = rows.shape[1], len(rates)
+        if (size, steps) not in self._inputs:
+            self._inputs[size, steps] = rows.clone(), rates.clone()
+        inputs = self._inputs[size, steps]
         inputs[0].copy_(rows)
         inputs[1].copy_(rates)
-        if self.draws is not False:
-            torch.manual_seed(self.training.seed(step))
-        key = steps, size, self.training.weights(step)
+        key = size, steps, self.training.weights(step)
         if self.training.alone(step):
             self._call(step, inputs)
         elif self._recorded(key, step, inputs):
+            if self.draws:
+                torch.manual_seed(self.training.seed(step))
             self._replays[key]()
-            self.training.count(steps)
         else:
             self._uses[key] += 1
             self._call(step, inputs)
+        self.training.count(steps)
 
     def _call(self, step: int, inputs: tuple[Tensor, Tensor]) -> None:
         """Call the steps; on a GPU on the stream of the captures, so that it is warmed up."""
-        before = self._random_state() if self.draws is None else None
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
-            for k in range(len(inputs[1])):
-                self._take(step, k, inputs)
-                self.training.count(1)
+            self._take(step, inputs, draws=self.draws is not False)
         if self.stream is not None:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        if before is not None:
-            self.draws = not torch.equal(before, self._random_state())
+        if self.draws is None:
+            after = self._random_state()
+            torch.manual_seed(self.training.seed(step + len(inputs[1]) - 1))
+            self.draws = not torch.equal(after, self._random_state())
 
-    def _take(self, step: int, k: int, inputs: tuple[Tensor, Tensor]) -> None:
-        images, labels = self.loader.batch(inputs[0][:, k])
-        self.training.take(images, labels, inputs[1][k], step + k)
+    def _take(self, step: int, inputs: tuple[Tensor, Tensor], *, draws: bool) -> None:
+        images, labels = self.loader.batch(inputs[0])
+        self.training.take(images, labels, inputs[1], step, draws=draws)
 
     def _recorded(self, key: tuple, step: int, inputs: tuple[Tensor, Tensor]) -> bool:
         """Return whether there is a graph for ``key``; record it once its steps are warmed up."""
@@ -179,12 +191,8 @@ class CapturedSteps:
         if not self.captures or self._uses[key] < _WARM_UP:
             return False
 
-        def body() -> None:
-            for k in range(len(inputs[1])):
-                self._take(step, k, inputs)
-
         try:
-            self._replays[key] = self._capture(body)
+            self._replays[key] = self._capture(lambda: self._take(step, inputs, draws=False))
         except RuntimeError as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             logger.warning("no more steps are captured as CUDA graphs: %s", reason)

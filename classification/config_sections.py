@@ -109,6 +109,8 @@ class TeacherConfig:
         mean, std: of its own training, if they are not those of ``data``.
         min_accuracy: top-1 in percent that it must reach on the evaluated images before training
             starts. None: clearly better than chance.
+        prepare: on a GPU, fold its BatchNorm into its convolutions and cast its weights to the
+            type of ``train.amp`` once. Its features change by rounding.
     """
 
     name: str
@@ -116,6 +118,7 @@ class TeacherConfig:
     mean: Triple | None = None
     std: Triple | None = None
     min_accuracy: float | None = None
+    prepare: bool = True
 
     def __post_init__(self):
         if (self.mean is None) != (self.std is None):
@@ -140,8 +143,8 @@ class TrainConfig:
         amp: autocast to this type.
         channels_last, compile: how the networks run; neither changes what is computed.
         cuda_graph: ``auto`` records the steps of images in memory on a GPU as CUDA graphs, which
-            is meant to change how they are started and not what they compute. False, the default,
-            never does: on a GPU the two have not been seen to agree to the bit yet.
+            changes how they are started and not what they compute, except that the teacher sees the
+            images of several steps at once, which rounds differently. False never does.
         ema_decay: of a moving average of the student's weights, evaluated as well; None: none.
         label_smoothing: of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
@@ -168,7 +171,7 @@ class TrainConfig:
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = False
-    cuda_graph: Literal["auto", False] = False
+    cuda_graph: Literal["auto", False] = "auto"
     ema_decay: float | None = None
     label_smoothing: float = 0.0
     eval_every: int = 1

@@ -1,95 +1,17 @@
 """Student, frozen teacher and terms: they turn images and labels into a dictionary of losses."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcka.core import DistillTerms, FeatureShape, Taps, TermSpec, gradient_ratios
+from pcka.core import DistillTerms, TermSpec, gradient_ratios
 
 from .models import feature_modules
-
-LOGITS = "logits"
-
-
-class TappedModel:
-    """A classifier that returns its named features along with its logits; no module itself.
-
-    Args:
-        model: ``(B, 3, H, W)`` -> logits ``(B, P)``.
-        names: features of :func:`pcka.classification.models.feature_modules`, or ``logits``.
-    """
-
-    def __init__(self, model: nn.Module, names: Iterable[str] = ()):
-        self.model = model
-        self.taps = Taps(feature_modules(model, [n for n in names if n != LOGITS]))
-        self._recording: Callable[[], AbstractContextManager[dict[str, Tensor]]] = self.taps.record
-
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return features by name, ``logits`` among them, of ``(B, 3, H, W)``."""
-        with self._recording() as features:
-            logits = self.model(images)
-            return {**features, LOGITS: logits}
-
-    def compile(self) -> None:
-        """Compile the model where it stands; its hooks then stay, as they are part of the graph."""
-        self._hooks = ExitStack()  # kept, for the hooks go with it
-        features = self._hooks.enter_context(self.taps.record())
-        self._recording = lambda: nullcontext(features)
-        self.model.compile()
-
-    @torch.no_grad()
-    def shapes(self, image_size: int) -> dict[str, FeatureShape]:
-        """Return channels and stride of every feature, from one black image; the model is kept."""
-        training = self.model.training
-        image = next(self.model.parameters()).new_zeros(1, 3, image_size, image_size)
-        self.model.eval()
-        features = self(image)
-        self.model.train(training)
-        return {name: _shape(name, value, image_size) for name, value in features.items()}
-
-
-class Teacher:
-    """A frozen network: in evaluation mode, without gradient, and not part of any module.
-
-    Args:
-        model: trained.
-        names: of its features that are wanted.
-        mean, std: per channel, of the images that it was trained on.
-        data_mean, data_std: of the images that it is given.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        names: Iterable[str] = (),
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        data_mean: Sequence[float],
-        data_std: Sequence[float],
-    ):
-        self.model = model.eval().requires_grad_(False)
-        self.tapped = TappedModel(model, names)
-        like = next(model.parameters())
-        own_mean, own_std, given_mean, given_std = (
-            torch.tensor(v, device=like.device).view(3, 1, 1)
-            for v in (mean, std, data_mean, data_std)
-        )
-        self.renormalizes = not (own_mean.equal(given_mean) and own_std.equal(given_std))
-        self.scale, self.shift = given_std / own_std, (given_mean - own_mean) / own_std
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Turn ``(B, 3, H, W)``, normalised for the student, into images for the teacher."""
-        return images * self.scale + self.shift if self.renormalizes else images
-
-    @torch.no_grad()  # not inference mode: the student's losses keep these tensors for backward
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return features by name of ``(B, 3, H, W)``, normalised for the student."""
-        return self.tapped(self.normalize(images))
+from .tapped_model import LOGITS, TappedModel
+from .teacher import Teacher
 
 
 class Distiller(nn.Module):
@@ -129,18 +51,30 @@ class Distiller(nn.Module):
         names = [p.student for p in distill.pairings.values()] if distill else []
         self._tapped = TappedModel(student, names)
 
-    def forward(
-        self, images: Tensor, labels: Tensor, progress: float | None = None
-    ) -> dict[str, Tensor]:
-        """Return scalars whose sum is the loss, of ``(B, 3, H, W)`` and labels ``(B,)``.
+    def teach(self, images: Tensor, progress: float | None = None) -> dict[str, Tensor]:
+        """Return the teacher's features of ``(B, 3, H, W)``; nothing where no term is on."""
+        if self.teacher is None or self.distill is None or not self.distill.on(progress):
+            return {}
+        return self.teacher(images)
 
-        ``progress`` of the training is for the terms' schedules; None: their full weights.
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        progress: float | None = None,
+        taught: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return scalars whose sum is the loss.
+
+        Args:
+            images, labels: ``(B, 3, H, W)`` and ``(B,)``.
+            progress: of the training, for the terms' schedules; None: their full weights.
+            taught: what :meth:`teach` returned for these images; None asks the teacher.
         """
-        taught: dict[str, Tensor] = {}
-        if self.teacher is not None and self.distill is not None and self.distill.on(progress):
+        if taught is None:
             # Run the teacher first: its temporaries are freed before the student's activations are
             # kept for backward.
-            taught = self.teacher(images)
+            taught = self.teach(images, progress)
         features = self._tapped(images)
         losses = {}
         if self.ce_weight:
@@ -202,14 +136,3 @@ def _known(model: nn.Module, wanted: set[str]) -> list[str]:
     """The model's own feature names, and those of ``wanted`` that are paths of submodules."""
     paths = {name for name, _ in model.named_modules() if name}
     return [*feature_modules(model), *sorted(wanted & paths - feature_modules(model).keys())]
-
-
-def _shape(name: str, value: Tensor, image_size: int) -> FeatureShape:
-    if value.dim() == 4:
-        return FeatureShape(value.shape[1], image_size // value.shape[-1])
-    if value.dim() == 2:
-        return FeatureShape(value.shape[1])
-    raise ValueError(
-        f"feature {name!r} is {tuple(value.shape)}: a term relates maps (B, C, H, W) or "
-        "vectors (B, C)"
-    )

@@ -179,17 +179,35 @@ class Engine:
         return self._update(model, images, labels, self.rate(self.step), self.step)
 
     def _update(
-        self, model: nn.Module, images: Tensor, labels: Tensor, rate: float | Tensor, step: int
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        rate: float | Tensor,
+        step: int,
+        taught: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         self.distiller.measures_gradients = self.alone(step)
-        losses = self.update(model, images, labels, rate, progress_at(step, self.steps))
+        progress = progress_at(step, self.steps)
+        losses = self.update(model, images, labels, rate, progress, taught)
         if self.distiller.gradients:
             self.gradients.add(self.distiller.gradients)
         return losses
 
-    def take(self, images: Tensor, labels: Tensor, rate: Tensor, step: int) -> None:
-        """Train one step on the device alone, for :class:`.CapturedSteps`, as all that follows."""
-        self.meter.add_values(self._update(self.distiller, images, labels, rate, step))
+    def take(
+        self, images: Tensor, labels: Tensor, rates: Tensor, step: int, *, draws: bool
+    ) -> None:
+        """Train steps on the device alone, for :class:`.CapturedSteps`, as all that follows."""
+        size = len(images) // len(rates)
+        # The teacher sees the images of all steps at once: few small kernels fill no GPU.
+        taught = self.update.teach(images, progress_at(step, self.steps))
+        for k, rate in enumerate(rates.unbind()):
+            if draws:
+                torch.manual_seed(self.seed(step + k))
+            rows = slice(k * size, (k + 1) * size)
+            own = {name: value[rows] for name, value in taught.items()}
+            losses = self._update(self.distiller, images[rows], labels[rows], rate, step + k, own)
+            self.meter.add_values(losses)
 
     def count(self, steps: int) -> None:
         """Count steps that were taken."""

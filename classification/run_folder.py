@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "data.workers",
     "data.memory_mb",
     "teacher.min_accuracy",
+    "teacher.prepare",
     "train.compile",
     "train.cuda_graph",
     "train.log_every",

@@ -25,6 +25,7 @@ from pcka.classification.building import (
     build_network,
     build_run_data,
     check_teacher,
+    prepare_teacher,
 )
 from pcka.classification.config import Config, load_config
 from pcka.classification.data import Data, build_evaluation_data
@@ -34,6 +35,7 @@ from pcka.classification.engine import Engine
 from pcka.classification.evaluate import Accuracy, evaluate
 from pcka.classification.processes import Process, join_processes
 from pcka.classification.records import (
+    CHECKPOINT,
     STUDENT,
     describe_run,
     read_summary,
@@ -92,11 +94,13 @@ def _train_in(folder: Path, cfg: Config, process: Process, *, resume: bool) -> d
         check_data(folder, data.record)
     distiller = build_distiller(cfg, data, process)
     _check_last_batch(cfg, distiller, data, process)
+    if distiller.teacher is not None:
+        begins = not (resume and (folder / CHECKPOINT).is_file())
+        accuracy = check_teacher(cfg, distiller.teacher, data, process) if begins else None
+        prepare_teacher(cfg, distiller.teacher, data, process, accuracy)
     engine = Engine(cfg, data, distiller, process, folder, _hooks(cfg))
     if resume:
         engine.load_checkpoint()
-    if distiller.teacher is not None and engine.step == 0:
-        check_teacher(cfg, distiller.teacher, data, process)
     if process.is_main:
         describe_run(cfg, folder, process.device, data.record)
     logger.info(

@@ -11,7 +11,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .config_sections import TrainConfig
 from .distiller import Distiller
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(amp: str, device: torch.device) -> torch.autocast:
+    """Return the context of ``train.amp`` on a device."""
+    # A graph must not read casts of weights that were cached before its capture. Nothing is cast
+    # twice in a step, so the cache saves nothing.
+    return torch.autocast(
+        device.type, AUTOCAST.get(amp), enabled=amp in AUTOCAST, cache_enabled=False
+    )
 
 
 class Update:
@@ -55,6 +64,7 @@ class Update:
         labels: Tensor,
         rate: float | Tensor,
         progress: float,
+        taught: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Update the weights; return the losses, detached, still on the device.
 
@@ -63,12 +73,12 @@ class Update:
             images, labels: ``(B, 3, H, W)`` and ``(B,)``.
             rate: the learning rate; a tensor is read on the device.
             progress: of the training, for the terms' schedules.
+            taught: what :meth:`teach` returned for these images; None asks the teacher.
         """
-        if self.train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images)
         self._set_rate(rate)
         with self.autocast():
-            losses = model(images, labels, progress)
+            losses = model(images, labels, progress, taught)
         self.optimizer.zero_grad()
         self.scaler.scale(sum(losses.values())).backward()
         if self.train.clip_grad_norm is not None:
@@ -86,12 +96,18 @@ class Update:
             self.ema.n_averaged += steps
 
     def autocast(self) -> torch.autocast:
-        amp = self.train.amp
-        # A graph must not read casts of weights that were cached before its capture. Nothing is
-        # cast twice in a step, so the cache saves nothing.
-        return torch.autocast(
-            self.device.type, _AUTOCAST.get(amp), enabled=amp in _AUTOCAST, cache_enabled=False
-        )
+        """Return the context in which networks run."""
+        return autocast(self.train.amp, self.device)
+
+    def teach(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+        """Return the teacher's features of images of one or several steps."""
+        with self.autocast():
+            return self.distiller.teach(self._laid_out(images), progress)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if not self.train.channels_last:
+            return images
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _set_rate(self, rate: float | Tensor) -> None:
         for group in self.optimizer.param_groups:
@@ -111,11 +127,12 @@ class Update:
             for kind in (nn.Module.parameters, nn.Module.buffers)
             for mean, value in zip(kind(ema.module), kind(self.distiller.student), strict=True)
         ]
-        self._averages = self._averages or int(ema.n_averaged) > 0
-        if not self._averages:
+        if not self._averages and not int(ema.n_averaged):
+            self._averages = True
             for mean, value in pairs:
                 mean.copy_(value)
             return
+        self._averages = True
         for floating in (True, False):
             chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
             if chosen:

@@ -52,7 +52,8 @@ def _errors(
 ) -> tuple[float, float]:
     """Return the error of the value, and the largest relative one of the gradients."""
     value = patch_cka(student, teacher, **options)
-    gradients = torch.autograd.grad(value, [student, teacher])
+    outer = _loss_scale(student)
+    gradients = torch.autograd.grad(value * outer, [student, teacher])
     chosen = PatchOptions(**options)
     x, y = ((t.detach().double().cpu() / scale).requires_grad_() for t in (student, teacher))
     exact = reference.patch_cka(
@@ -67,10 +68,15 @@ def _errors(
     )
     wanted = torch.autograd.grad(exact, [x, y])
     errors = [
-        ((g.double().cpu() * scale - w).norm() / w.norm()).item()
+        ((g.double().cpu() * (scale / outer) - w).norm() / w.norm()).item()
         for g, w in zip(gradients, wanted, strict=True)
     ]
     return abs(value.item() - exact.item()), max(errors)
+
+
+def _loss_scale(x: Tensor) -> float:
+    """Return a loss scale: without one, most gradients in float16 are too small for the type."""
+    return 2.0**12 if x.dtype == torch.float16 else 1.0
 
 
 _LIMITS = {
@@ -139,7 +145,8 @@ def _matrices(device: torch.device, toy: bool) -> Found:
             value_limit, limit = _LIMITS[dtype]
             x, y = (_draw(device, (rows, columns), i).to(dtype).requires_grad_() for i in (0, 1))
             value = feature_cka(x, y)
-            gradient = torch.autograd.grad(value, x)[0]
+            outer = _loss_scale(x)
+            gradient = torch.autograd.grad(value * outer, x)[0].double() / outer
             a = x.detach().double().cpu().requires_grad_()
             exact = reference.cka(a, y.detach().double().cpu())
             wanted = torch.autograd.grad(exact, a)[0]

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .batches import generator, share_of, train_spans
 
+_GPU_PIXELS = 1 << 20  # of the images of a batch that is evaluated on a GPU: 1,024 of CIFAR's
+
 
 class ImageSet(NamedTuple):
     """A data set in memory."""
@@ -159,7 +161,8 @@ class TensorTrainLoader(_TensorLoader):
 class TensorEvalLoader(_TensorLoader):
     """Every image once, in order and unaltered, dealt out to the processes in turn.
 
-    Arguments as for :class:`TensorTrainLoader`; ``batch_size`` is that of one process.
+    Arguments as for :class:`TensorTrainLoader`; ``batch_size`` is that of one process, and the
+    least on a GPU, which small batches do not fill.
     """
 
     def __init__(
@@ -178,6 +181,9 @@ class TensorEvalLoader(_TensorLoader):
         super().__init__(mine, mean=mean, std=std, device=device)
         self.samples = len(data.images)
         self.batch_size = batch_size
+        if self.images.is_cuda:
+            height, width = self.images.shape[-2:]
+            self.batch_size = max(batch_size, _GPU_PIXELS // (height * width))
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)

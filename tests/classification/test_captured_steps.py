@@ -120,7 +120,7 @@ def test_steps_that_draw_go_one_by_one(tmp_path, rehearsed, monkeypatch):
         cfg = replace(cfg, student=replace(cfg.student, name=student))
         groups.clear()
         train(cfg, CPU)
-        assert max(groups) == most and groups[0] == 1
+        assert max(groups[1:]) == most
         direct_run(replace(cfg, output_dir=str(tmp_path / f"{name}_direct")))
         assert_equal_runs(tmp_path / name, tmp_path / f"{name}_direct")
 

@@ -14,9 +14,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcka.classification.building import build_run_data, check_teacher
-from pcka.classification.distiller import Teacher
 from pcka.classification.engine import Engine
 from pcka.classification.records import read_summary
+from pcka.classification.teacher import Teacher
 from pcka.classification.train import evaluate_student, train
 from pcka.errors import ConfigError
 from pcka.run_lock import LOCK

@@ -8,8 +8,10 @@ from torch import nn
 
 from pcka.classification.building import check_teacher
 from pcka.classification.checkpoints import CheckpointError
-from pcka.classification.distiller import Distiller, TappedModel, Teacher, build_terms
+from pcka.classification.distiller import Distiller, build_terms
 from pcka.classification.models import create_model
+from pcka.classification.tapped_model import TappedModel
+from pcka.classification.teacher import Teacher
 from pcka.core import TermSpec, feature_cka, kd_loss, logit_cka
 from pcka.errors import ConfigError
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from pcka.classification.config import load_config
-from pcka.classification.distiller import LOGITS, TappedModel, build_terms
+from pcka.classification.distiller import build_terms
 from pcka.classification.models import create_model
+from pcka.classification.tapped_model import LOGITS, TappedModel
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "classification"
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))

@@ -14,7 +14,7 @@ from classifier_runs import (
 )
 
 from pcka.classification.config import load_config, save_config
-from pcka.classification.distiller import Teacher
+from pcka.classification.teacher import Teacher
 from pcka.classification.train import train
 from pcka.errors import ConfigError
 

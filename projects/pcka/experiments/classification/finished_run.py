@@ -16,10 +16,11 @@ from pcka.classification.building import build_distiller
 from pcka.classification.checkpoints import load_weights
 from pcka.classification.config import Config, load_config
 from pcka.classification.data import Data, build_data
-from pcka.classification.distiller import LOGITS, Teacher
 from pcka.classification.models import create_model, feature_modules
 from pcka.classification.processes import Process
 from pcka.classification.records import CONFIG
+from pcka.classification.tapped_model import LOGITS
+from pcka.classification.teacher import Teacher
 from pcka.core import DistillTerms, LogitCKA
 from pcka.errors import ConfigError
 from pcka.experiments.finished_runs import weights_of_run

@@ -14,9 +14,9 @@ from torch import Tensor
 from pcka.classification.checkpoints import load_weights
 from pcka.classification.config import Config
 from pcka.classification.data import Data, build_data
-from pcka.classification.distiller import Teacher
 from pcka.classification.models import create_model
 from pcka.classification.records import STUDENT, accuracy_curve, read_metrics
+from pcka.classification.teacher import Teacher
 from pcka.errors import ConfigError
 from pcka.experiments.pages.curves import Curve
 from pcka.experiments.pages.html import Picture, Section
