@@ -58,7 +58,18 @@ class Config:
             raise ConfigError("terms need a teacher: set teacher.name and teacher.weights")
         if not self.distils and self.ce_weight == 0:
             raise ConfigError("ce_weight is 0 and no term is on: there is nothing to train with")
-        ends = [term.build_schedule().off_at for term in self.terms if term.weight > 0]
+        ratios = [term.name for term in self.terms if term.is_ratio and term.strength > 0]
+        if ratios and (self.ce_weight == 0 or self.train.compile):
+            raise ConfigError(
+                f"terms.{ratios[0]}.weight is a ratio to the gradient of the cross-entropy, which "
+                + (
+                    "a compiled network does not give at a feature: set train.compile false"
+                    if self.ce_weight
+                    else "ce_weight 0 turns off: raise it"
+                )
+                + ", or give the weight as a number"
+            )
+        ends = [term.build_schedule().off_at for term in self.terms if term.strength > 0]
         if self.ce_weight == 0 and max(ends) < 1:
             raise ConfigError(
                 f"ce_weight is 0 and every term is off from {max(ends)} of the training on: raise "
@@ -68,7 +79,7 @@ class Config:
     @property
     def distils(self) -> bool:
         """Whether any term is on; otherwise this is plain training and needs no teacher."""
-        return any(term.weight > 0 for term in self.terms)
+        return any(term.strength > 0 for term in self.terms)
 
 
 def load_config(files: Sequence[str | Path], opts: Sequence[str] = ()) -> Config:

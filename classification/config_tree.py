@@ -76,11 +76,12 @@ def _convert(value: Any, kind: Any, where: str, root: type) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        [kind_if_set] = [a for a in arguments if a is not type(None)]
-        try:
-            return _convert(value, kind_if_set, where, root)
-        except _WrongTypeError:
-            raise _WrongTypeError(where, kind, value) from None
+        for kind_if_set in (a for a in arguments if a is not type(None)):
+            try:
+                return _convert(value, kind_if_set, where, root)
+            except _WrongTypeError:
+                continue
+        raise _WrongTypeError(where, kind, value)
     if isinstance(kind, type) and is_dataclass(kind):
         return build(kind, value, where, root)
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):

@@ -75,7 +75,8 @@ class Distiller(nn.Module):
             # Run the teacher first: its temporaries are freed before the student's activations are
             # kept for backward.
             taught = self.teach(images, progress)
-        features = self._tapped(images)
+        through = self.distill.through if self.distill and self.distill.balances else None
+        features = self._tapped(images, through)
         losses = {}
         if self.ce_weight:
             logits = features[LOGITS]

@@ -83,6 +83,7 @@ class Engine:
             distiller.compile()
         self.meter = LossMeter()
         self.gradients = LossMeter()  # of the steps that measured them
+        self.balance = LossMeter()  # what a ratio as weight amounts to
         self.step = 0  # the next one
         self.history: list[dict[str, float]] = []  # a row for every evaluation
         self.captured: CapturedSteps | None = None
@@ -134,6 +135,7 @@ class Engine:
                     self._evaluate(epoch, writer)
                 self.meter.reset()
                 self.gradients.reset()
+                self.balance.reset()
                 if (epoch + 1) % train.checkpoint_every == 0 or self.step == self.steps:
                     self.save_checkpoint()
         if writer:
@@ -192,6 +194,8 @@ class Engine:
         losses = self.update(model, images, labels, rate, progress, taught)
         if self.distiller.gradients:
             self.gradients.add(self.distiller.gradients)
+        if self.distiller.distill is not None:
+            self.balance.add_values(self.distiller.distill.balance_figures)
         return losses
 
     def take(
@@ -212,6 +216,7 @@ class Engine:
     def count(self, steps: int) -> None:
         """Count steps that were taken."""
         self.meter.steps += steps
+        self.balance.steps += steps
         self.update.count(steps)
 
     def rate(self, step: int) -> float:
@@ -243,7 +248,7 @@ class Engine:
             distill = self.distiller.distill
             when = [progress_at(self.step - 1 - i, self.steps) for i in range(self.meter.steps)]
             row |= distill.similarities(means, when) | loss_shares(distill.pairings, means)
-            row |= self.gradients.means(self.process)
+            row |= self.gradients.means(self.process) | self.balance.means(self.process)
         for prefix, model in (("", self.student), ("ema_", self.update.ema)):
             if model is not None:
                 # BatchNorm's statistics are each process's own: those that will be saved count.
@@ -292,14 +297,16 @@ class Engine:
 
     def _parts(self) -> dict[str, Any]:
         """All that has a state."""
+        distill = self.distiller.distill
         parts = {
             "model": self.student,
-            "adapters": self.distiller.distill,
+            "adapters": distill,
             "optimizer": self.update.optimizer,
             "scaler": self.update.scaler,
             "ema": self.update.ema,
             "meter": self.meter,
             "gradients": self.gradients if self.cfg.train.gradient_every else None,
+            "balance": self.balance if distill is not None and distill.balances else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
 

@@ -81,7 +81,7 @@ class LossMeter:
 
     def means(self, process: Process) -> dict[str, float]:
         """Of every loss, over the steps of all processes; nothing without a step."""
-        if not self.steps:
+        if not self.steps or not self.sums:
             return {}
         names = sorted(self.sums)
         sums = process.sum(torch.stack([self.sums[name] for name in names]))

@@ -1,12 +1,13 @@
 """A classifier whose features can be read by name."""
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from pcka.core import FeatureShape, Taps
+from pcka.core.taps import Through
 
 from .models import feature_modules
 
@@ -24,19 +25,27 @@ class TappedModel:
     def __init__(self, model: nn.Module, names: Iterable[str] = ()):
         self.model = model
         self.taps = Taps(feature_modules(model, [n for n in names if n != LOGITS]))
-        self._recording: Callable[[], AbstractContextManager[dict[str, Tensor]]] = self.taps.record
+        self._compiled: dict[str, Tensor] | None = None  # what a compiled model fills
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return features by name, ``logits`` among them, of ``(B, 3, H, W)``."""
-        with self._recording() as features:
+    def __call__(self, images: Tensor, through: Through | None = None) -> dict[str, Tensor]:
+        """Return features by name, ``logits`` among them, of ``(B, 3, H, W)``.
+
+        Args:
+            images: ``(B, 3, H, W)``.
+            through: given a name and a feature, returns what the model goes on with in its place;
+                not for a compiled model.
+        """
+        if self._compiled is not None:
             logits = self.model(images)
-            return {**features, LOGITS: logits}
+            return {**self._compiled, LOGITS: logits}
+        with self.taps.record(through) as features:
+            logits = self.model(images)
+            return {**features, LOGITS: through(LOGITS, logits) if through else logits}
 
     def compile(self) -> None:
         """Compile the model where it stands; its hooks then stay, as they are part of the graph."""
         self._hooks = ExitStack()  # kept, for the hooks go with it
-        features = self._hooks.enter_context(self.taps.record())
-        self._recording = lambda: nullcontext(features)
+        self._compiled = self._hooks.enter_context(self.taps.record())
         self.model.compile()
 
     @torch.no_grad()

@@ -98,9 +98,13 @@ def assert_equal_runs(a, b):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{}, {"gradient_every": 7}, {"amp": "bf16", "channels_last": True}]
+    "options",
+    [{}, {"gradient_every": 7}, {"amp": "bf16", "channels_last": True}, {"ratio": True}],
 )
-def test_captured_steps_give_the_run_to_the_bit(tmp_path, rehearsed, options):
+def test_captured_steps_give_the_run_to_the_bit(tmp_path, rehearsed, monkeypatch, options):
+    if options.pop("ratio", False):
+        terms = [{**term, "weight": {"ratio": 0.5}} for term in TREE["terms"]]
+        monkeypatch.setitem(TREE, "terms", terms)
     direct_run(make(tmp_path, "direct", **options))
     assert not rehearsed
     train(make(tmp_path, "captured", **options), CPU)

@@ -76,8 +76,10 @@ EVERYTHING = {
     "student": {"name": "tiny_dropout"},
     "ce_weight": 0.5,
     "terms": [
-        {**term, "schedule": {"kind": "linear", "warmup": 0.3, "off_at": 0.9}}
-        for term in TERMS.values()
+        {**term, "schedule": {"kind": "linear", "warmup": 0.3, "off_at": 0.9}, **weight}
+        for term, weight in zip(
+            TERMS.values(), [{"weight": {"ratio": r}} for r in (0.5, 1)] + [{}] * 3, strict=True
+        )
     ],
     "train": {
         "epochs": 3,
@@ -142,7 +144,7 @@ def test_killed_and_resumed_to_the_bit(
         assert equal(weights(folder, name), weights(expected, name)), name
     assert metrics(folder) == metrics(expected)
     a, b = (torch.load(f / "checkpoint.pth", weights_only=True) for f in (folder, expected))
-    assert equal(a["adapters"], b["adapters"]) and len(a["adapters"]) == 2
+    assert equal(a["adapters"], b["adapters"]) and len(a["adapters"]) == 4
     assert a.keys() == b.keys() and a["step"] == b["step"] == 15
 
 
@@ -160,7 +162,14 @@ def test_the_run_compared_with_uses_what_it_claims_to(uninterrupted):
     cfg, folder = uninterrupted
     rows = metrics(folder)
     assert len(rows) == 3
-    for key in ("loss_hint_stage1", "loss_fcka_last", "cka/intra_logits", "ema_top1", "top5"):
+    for key in (
+        "loss_hint_stage1",
+        "loss_fcka_last",
+        "cka/intra_logits",
+        "weight/fcka_last",
+        "ema_top1",
+        "top5",
+    ):
         assert key in rows[0]
     assert not equal(weights(folder), weights(folder, "student_ema.pth"))
     state = torch.load(folder / "checkpoint.pth", weights_only=True)

@@ -86,7 +86,15 @@ def double():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terms", [[TERMS["kd"], FADING], GATHERED], ids=["kd", "cka"])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [TERMS["kd"], FADING],
+        GATHERED,
+        [{**term, "weight": {"ratio": 0.5}} for term in (*GATHERED, TERMS["hint"])],
+    ],
+    ids=["kd", "cka", "ratio"],
+)
 def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
     """Twelve steps in float64: every gradient has to be that of the whole batch."""
     tree = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pcka.core import Schedule, gradient_ratios, loss_shares
-from pcka.core.terms import Pairing
+from pcka.core.pairing import Pairing
 
 
 def pairings(**student):

@@ -396,7 +396,10 @@ def test_5_killed_and_resumed_ends_in_the_same_weights(tiny, tmp_path, workers, 
         "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
         architecture,
         "MODEL.PCKA.TERMS",
-        [{**ADAPTED[0], "SCHEDULE": {"kind": "cosine", "off_at": 0.9}}],
+        [
+            {**ADAPTED[0], "SCHEDULE": {"kind": "cosine", "off_at": 0.9}},
+            {**ADAPTED[0], "NAME": "ratio", "WEIGHT": {"ratio": 0.5}},
+        ],
         "DATALOADER.NUM_WORKERS",
         workers,
         "SOLVER.MAX_ITER",
@@ -516,6 +519,23 @@ def test_8_losses_are_summable_and_diagnostics_are_logged(tiny, batch):
     teacher = model.teacher(inputs, torch.device("cpu"))
     wanted = patch_cka(student["p3"], teacher["p3"], patch_size=2, grouping="batch").item()
     assert logged["cka/pcka_p3"][0] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_8_a_ratio_as_weight_is_logged_as_the_weight_that_it_amounts_to(tiny, batch):
+    term = {"FEATURES": ["p3", "p4"], "LOSS_ARGS": {"grouping": "batch", "patch_size": [2, 1]}}
+    model = build_model(tiny("MODEL.PCKA.TERMS", [{**term, "WEIGHT": {"ratio": 0.5}}])).train()
+    inputs = batch()
+    with EventStorage() as storage:
+        for _ in range(2):
+            losses = model(inputs)
+            sum(losses.values()).backward()
+            figures = {k: v.item() for k, v in model.distill.balance_figures.items()}
+        logged = storage.latest()
+    assert figures.keys() == {f"{k}/pcka_{p}" for k in ("weight", "gradient") for p in ("p3", "p4")}
+    assert logged.keys() >= {*figures, "cka/pcka_p3", "cka/pcka_p4"}
+    assert not any(name.startswith("share/") for name in logged)
+    cka = logged["cka/pcka_p3"][0]
+    assert figures["gradient/pcka_p3"] == pytest.approx(0.5 * (1 - cka) ** 0.5, rel=0.3)
 
 
 def test_8_losses_of_several_methods_add_up(tiny):

@@ -43,6 +43,19 @@ ONE_STAGE = (
             "LOSS_ARGS": {"patch_size": 2, "gather": True, "grouping": "batch"},
         },
         {"NAME": "mimic", "FEATURES": ["p4"], "LOSS": "Mimic", "ADAPTER": "conv1x1"},
+        {
+            "NAME": "ratio",
+            "FEATURES": ["p3", "p4"],
+            "LOSS_ARGS": {"patch_size": 2, "gather": True, "grouping": "batch"},
+            "WEIGHT": {"ratio": 0.5},
+        },
+        {
+            "NAME": "hint",
+            "FEATURES": ["p4"],
+            "LOSS": "Mimic",
+            "ADAPTER": "conv1x1",
+            "WEIGHT": {"ratio": 0.1},
+        },
     ],
 )
 # The two of one process are padded to 64x96, those of the other to 96x64.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .terms import Pairing
+from .pairing import Pairing
 
 # Losses are multiplied by this before they are differentiated: it drops out of the ratio, and keeps
 # small gradients of float16 features from underflowing. A power of two rounds nothing.
@@ -20,10 +20,16 @@ _SCALE = 2.0**10
 def loss_shares(pairings: Mapping[str, Pairing], losses: Mapping[str, float]) -> dict[str, float]:
     """Return the part of the total that each distillation loss is: ``{"share/pcka_p2": 0.2}``.
 
-    Weights are included on both sides; without any loss the shares are 0.
+    Weights are included on both sides; without any loss the shares are 0. A loss whose weight is a
+    ratio adds nothing to the gradient by its value, and has no share.
     """
-    total = math.fsum(losses.values())
-    return {f"share/{key}": losses[f"loss_{key}"] / total if total else 0.0 for key in pairings}
+    ratios = [f"loss_{key}" for key, pair in pairings.items() if pair.ratio is not None]
+    total = math.fsum(value for name, value in losses.items() if name not in ratios)
+    return {
+        f"share/{key}": losses[f"loss_{key}"] / total if total else 0.0
+        for key, pair in pairings.items()
+        if pair.ratio is None
+    }
 
 
 def gradient_ratios(
@@ -46,7 +52,8 @@ def gradient_ratios(
     Returns:
         0-dimensional tensors by ``gradient/<key>``. There is none for a feature that is frozen or
         that no loss of the network's own depends on, nor for a term that its schedule has turned
-        off. A ratio is not finite where a norm is not.
+        off, nor for one whose weight is a ratio, see ``DistillTerms.balance_figures``. A ratio is
+        not finite where a norm is not.
     """
     distilled = {f"loss_{key}" for key in pairings}
     own = [loss for name, loss in losses.items() if name not in distilled and loss.requires_grad]
@@ -60,7 +67,7 @@ def gradient_ratios(
         ratios = {}
         for key, pair in pairings.items():
             loss = losses[f"loss_{key}"]
-            if pair.student in norms and loss.requires_grad:
+            if pair.student in norms and loss.requires_grad and pair.ratio is None:
                 [pull] = _gradients(loss, [features[pair.student]])
                 if pull is not None:
                     ratios[f"gradient/{key}"] = _norm(pull) / norms[pair.student]

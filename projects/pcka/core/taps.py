@@ -1,10 +1,12 @@
 """Named intermediate tensors of an unmodified model, read by forward hooks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+Through = Callable[[str, Tensor], Tensor]
 
 
 class Taps:
@@ -33,8 +35,11 @@ class Taps:
         self.copy = copy
 
     @contextmanager
-    def record(self) -> Iterator[dict[str, Tensor]]:
+    def record(self, through: Through | None = None) -> Iterator[dict[str, Tensor]]:
         """Yield the dictionary that fills as the modules run; the last call of a module counts.
+
+        Args:
+            through: given a name and a tensor, returns what the model goes on with in its place.
 
         Raises:
             ValueError: the model changed a recorded tensor afterwards; names the feature.
@@ -45,6 +50,9 @@ class Taps:
         def hook_for(name: str):
             def hook(module, args, output):
                 found = output if isinstance(output, Mapping) else {name: output}
+                if through is not None:
+                    found = {key: through(key, value) for key, value in found.items()}
+                    output = found if isinstance(output, Mapping) else found[name]
                 if self.copy:
                     found = {
                         key: value.clone() if isinstance(value, Tensor) else value
@@ -52,6 +60,7 @@ class Taps:
                     }
                 features.update(found)
                 versions.update({key: _version(value) for key, value in found.items()})
+                return output if through is not None else None
 
             return hook
 

@@ -22,7 +22,8 @@ class TermSpec:
         features: student features, by name; each gets a loss of its own.
         loss: a name of :data:`pcka.core.LOSSES`.
         loss_args: its arguments; a list gives one value per feature.
-        weight: factor of every loss of the term, >= 0.
+        weight: factor of every loss of the term, >= 0; or ``{"ratio": r}``, which holds the
+            gradient of every loss at r times that of the task, see :mod:`pcka.core.balance`.
         schedule: arguments of :class:`pcka.core.schedules.Schedule`, by which the weight changes
             over a run; none: constant.
         teacher_features: their counterparts, if the names differ; empty pairs by equal name,
@@ -37,7 +38,7 @@ class TermSpec:
     features: Sequence[str]
     loss: str = "PatchCKA"
     loss_args: Mapping[str, Any] = field(default_factory=dict)
-    weight: float = 1.0
+    weight: float | Mapping[str, float] = 1.0
     teacher_features: Sequence[str] = ()
     adapter: str = "identity"
     schedule: Mapping[str, Any] = field(default_factory=dict)
@@ -51,10 +52,13 @@ class TermSpec:
         ):
             if value not in known:
                 raise self.error(f"unknown {key} {value!r}: one of {', '.join(sorted(known))}")
-        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float):
-            raise self.error(f"weight is a number, got {self.weight!r}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise self.error(f"weight is finite and not negative, got {self.weight}")
+        if isinstance(self.weight, Mapping) and set(self.weight) != {"ratio"}:
+            raise self.error(f"weight is a number or {{ratio: number}}, got {dict(self.weight)}")
+        what = "ratio" if self.is_ratio else "weight"
+        if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
+            raise self.error(f"{what} is a number, got {self.strength!r}")
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise self.error(f"{what} is finite and not negative, got {self.strength}")
         for key, names in (
             ("features", self.features),
             ("teacher_features", self.teacher_features),
@@ -68,6 +72,16 @@ class TermSpec:
                 f"{len(self.features)} features but {len(self.teacher_features)} teacher_features"
             )
         self.build_schedule()
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the weight is the ratio of two gradients and not a factor of the loss."""
+        return isinstance(self.weight, Mapping)
+
+    @property
+    def strength(self) -> float:
+        """The number in ``weight``; a term of 0 is left out."""
+        return self.weight["ratio"] if isinstance(self.weight, Mapping) else self.weight
 
     def error(self, message: str) -> ValueError:
         return ValueError(f"term {self.name!r}: {message}")

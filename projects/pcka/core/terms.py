@@ -5,35 +5,17 @@ student and teacher into named losses. Detection and classification share both.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
+from .balance import Balance
 from .features import FeatureShape, cells_of_images, on_common_extent
 from .losses import DistillLoss
-from .schedules import Schedule
+from .pairing import Pairing, check_fit, partner_of
 from .term_spec import TermSpec
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """One loss of one term: the student's feature, the teacher's, the weight and its schedule.
-
-    The strides are None for vectors.
-    """
-
-    student: str
-    teacher: str
-    weight: float
-    schedule: Schedule
-    stride: int | None
-    teacher_stride: int | None
-
-    def weight_at(self, progress: float | None) -> float:
-        """Return the weight at ``progress`` of the training, in [0, 1]; None: the full weight."""
-        return self.weight if progress is None else self.weight * self.schedule.factor(progress)
 
 
 class DistillTerms(nn.Module):
@@ -62,19 +44,20 @@ class DistillTerms(nn.Module):
         self.pairings: dict[str, Pairing] = {}
         self.adapters = nn.ModuleDict()
         self.losses = nn.ModuleDict()
+        self.balances = nn.ModuleDict()  # by feature, its dots replaced
         for spec in specs:
-            if spec.weight == 0:
+            if spec.strength == 0:
                 continue
             for index, feature in enumerate(spec.features):
                 if feature not in student:
                     raise spec.error(
                         f"the student has no feature {feature!r}: it has {', '.join(student)}"
                     )
-                partner = _partner(spec, index, student[feature].stride, teacher)
+                partner = partner_of(spec, index, student[feature].stride, teacher)
                 shapes = student[feature], teacher[partner]
                 loss = spec.build_loss(index)
-                _check_fit(spec, loss, (feature, partner), shapes)
-                key = f"{spec.name}_{feature}".replace(".", "_")
+                check_fit(spec, loss, (feature, partner), shapes)
+                key = _entry(f"{spec.name}_{feature}")
                 if key in self.pairings:
                     raise spec.error(f"another loss is called {key!r} too: rename the term")
                 self.losses[key] = loss
@@ -82,11 +65,14 @@ class DistillTerms(nn.Module):
                 self.pairings[key] = Pairing(
                     student=feature,
                     teacher=partner,
-                    weight=float(spec.weight),
+                    weight=1.0 if spec.is_ratio else float(spec.strength),
+                    ratio=float(spec.strength) if spec.is_ratio else None,
                     schedule=spec.build_schedule(),
                     stride=shapes[0].stride,
                     teacher_stride=shapes[1].stride,
                 )
+                if spec.is_ratio and _entry(feature) not in self.balances:
+                    self.balances[_entry(feature)] = Balance(feature)
 
     def forward(
         self,
@@ -115,14 +101,44 @@ class DistillTerms(nn.Module):
         for key, pair in self.pairings.items():
             x = student[pair.student]
             if key in on:
-                loss = self._loss(key, x, teacher[pair.teacher], target, image_sizes)
-                losses[f"loss_{key}"] = pair.weight_at(progress) * loss
+                weight, y = pair.weight_at(progress), teacher[pair.teacher]
+                if pair.ratio is None or not torch.is_grad_enabled():
+                    loss = weight * self._loss(key, x, y, target, image_sizes)
+                else:
+                    leaf = x.detach().requires_grad_()
+                    loss = self._loss(key, leaf, y, target, image_sizes)
+                    balance, fades = self._balance(pair.student), bool(self.loss(key).similarity)
+                    loss = balance.add(key, pair.ratio, weight, loss, leaf, fades=fades)
+                losses[f"loss_{key}"] = loss
             else:
                 # The zero depends on the adapter, as several processes wait for a gradient of
                 # every parameter.
                 reached = [p.sum() * 0 for p in self.adapters[key].parameters()]
                 losses[f"loss_{key}"] = sum(reached, x.new_zeros(()))
         return losses
+
+    def through(self, name: str, feature: Tensor) -> Tensor:
+        """Return what the student goes on with in place of a feature, see :class:`.Balance`.
+
+        Where a weight is a ratio (``self.balances``), the student's forward has to call it for its
+        features, as :meth:`.Taps.record` does.
+        """
+        if _entry(name) not in self.balances:
+            return feature
+        keys = [k for k, p in self.pairings.items() if p.student == name and p.ratio is not None]
+        parameters = [p for key in keys for p in self.adapters[key].parameters()]
+        return self._balance(name).through(feature, parameters)
+
+    @property
+    def balance_figures(self) -> dict[str, Tensor]:
+        """The figures of all balances, of the last backward: ``weight/...``, ``gradient/...``."""
+        figures: dict[str, Tensor] = {}
+        for balance in self.balances.values():
+            figures |= cast(Balance, balance).figures
+        return figures
+
+    def _balance(self, feature: str) -> Balance:
+        return cast(Balance, self.balances[_entry(feature)])
 
     def _loss(self, key: str, x: Tensor, y: Tensor, target, image_sizes) -> Tensor:
         """Compute one loss, without its weight."""
@@ -174,54 +190,6 @@ class DistillTerms(nn.Module):
         return figures
 
 
-def _partner(
-    spec: TermSpec, index: int, stride: int | None, teacher: Mapping[str, FeatureShape]
-) -> str:
-    """Return the teacher's feature for the ``index``-th of a term: by name, else by stride."""
-    wanted = spec.teacher_features[index] if spec.teacher_features else spec.features[index]
-    if wanted in teacher:
-        return wanted
-    missing = f"the teacher has no feature {wanted!r}"
-    if stride is not None:
-        equal_stride = [name for name, shape in teacher.items() if shape.stride == stride]
-        if not spec.teacher_features and len(equal_stride) == 1:
-            return equal_stride[0]
-        missing += f" and {len(equal_stride)} of stride {stride}"
-    known = ", ".join(
-        f"{name} ({'vector' if shape.stride is None else f'stride {shape.stride}'})"
-        for name, shape in teacher.items()
-    )
-    raise spec.error(f"{missing}: it has {known}; name the counterparts in teacher_features")
-
-
-def _check_fit(
-    spec: TermSpec,
-    loss: DistillLoss,
-    names: tuple[str, str],
-    shapes: tuple[FeatureShape, FeatureShape],
-) -> None:
-    """Raise ValueError unless a loss and its adapter take these features of student and teacher."""
-    takes = {"maps": ("map", "maps (B, C, H, W)"), "logits": ("vector", "logits (B, P)")}
-    if loss.inputs in takes:
-        kind, words = takes[loss.inputs]
-        for side, name, shape in zip(("student", "teacher"), names, shapes, strict=True):
-            if shape.kind != kind:
-                raise spec.error(
-                    f"{spec.loss} relates {words}, but the {side}'s {name!r} is a {shape.kind}"
-                )
-    adapter = {"map": "conv1x1", "vector": "linear"}[shapes[0].kind]
-    if spec.adapter not in ("identity", adapter):
-        raise spec.error(
-            f"the student's {names[0]!r} is a {shapes[0].kind}, which the adapter "
-            f"{spec.adapter!r} does not take: set {adapter!r}"
-        )
-    widths = [shape.channels for shape in shapes]
-    if widths[0] != widths[1] and loss.needs_equal_width and spec.adapter == "identity":
-        remedy = {
-            "maps": ", or a loss that takes different widths (PatchCKA with grouping 'batch')",
-            "logits": " for features; logits need the same classes on both sides",
-        }[loss.inputs]
-        raise spec.error(
-            f"the student's {names[0]} has {widths[0]} channels, the teacher's {names[1]} "
-            f"{widths[1]}: set the adapter {adapter!r}{remedy}"
-        )
+def _entry(feature: str) -> str:
+    """Return the name of a feature as a module may have it."""
+    return feature.replace(".", "_")

@@ -20,6 +20,7 @@ def term_template() -> CfgNode:
     term.LOSS = "PatchCKA"
     # Arguments of the loss; a list gives one value per feature.
     term.LOSS_ARGS = CfgNode(new_allowed=True)
+    # A factor of the loss, or {ratio: number}: see pcka.core.balance.
     term.WEIGHT = 1.0
     # identity, or conv1x1 to bring the student's width to the teacher's.
     term.ADAPTER = "identity"
@@ -53,6 +54,8 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
                 raise ConfigError(f"{where}: {unknown_key(key, template)}")
         try:
             entry = CfgNode(entry)
+            # yacs refuses a mapping in place of a number.
+            weight = dict(entry.pop("WEIGHT")) if isinstance(entry.get("WEIGHT"), dict) else None
             widen(template, entry)
             template.merge_from_other_cfg(entry)
             spec = TermSpec(
@@ -61,7 +64,7 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
                 teacher_features=tuple(template.TEACHER_FEATURES),
                 loss=template.LOSS,
                 loss_args=dict(template.LOSS_ARGS),
-                weight=template.WEIGHT * scale,
+                weight=_scaled(template.WEIGHT if weight is None else weight, scale),
                 adapter=template.ADAPTER,
                 schedule=dict(template.SCHEDULE),
             )
@@ -72,7 +75,15 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
             specs.append(spec)
         except (ValueError, AssertionError) as error:
             raise ConfigError(f"{where}: {error}") from error
-    return [spec for spec in specs if spec.weight > 0]
+    return [spec for spec in specs if spec.strength > 0]
+
+
+def _scaled(weight: float | dict, scale: float) -> float | dict:
+    """Multiply a weight, or the ratio that stands in its place."""
+    if not isinstance(weight, dict):
+        return weight * scale
+    numbers = {k: v for k, v in weight.items() if type(v) in (int, float)}
+    return {**weight, **{key: value * scale for key, value in numbers.items()}}
 
 
 def distils(cfg: CfgNode) -> bool:

@@ -110,11 +110,15 @@ class DistilledDetector(nn.Module):
             # kept for backward.
             names = {pair.teacher for pair in self.distill.on(progress).values()}
             taught = self.teacher(batched_inputs, self.device, names) if names else {}
-            with self.taps.record() as features:
+            figures = self.distill.balance_figures  # of the last backward; the next one is to come
+            through = self.distill.through if self.distill.balances else None
+            # TorchScript rewrites a loss (detectron2's focal loss) after its first calls, which
+            # changes the order of sums: a resumed run would differ in the last bit.
+            with self.taps.record(through) as features, torch.jit.optimized_execution(False):
                 losses = self.student(batched_inputs)
             sizes = [x["image"].shape[-2:] for x in batched_inputs] if self.mask_padding else None
             losses.update(self.distill(features, taught, progress=progress, image_sizes=sizes))
-        self._report = self._start_report(losses, features, self.distill, progress)
+        self._report = self._start_report(losses, features, self.distill, progress, figures)
         if self.device.type == "cpu":
             self.finish_step()
         return losses
@@ -138,6 +142,7 @@ class DistilledDetector(nn.Module):
         features: dict[str, Tensor],
         distill: DistillTerms,
         progress: float | None,
+        figures: dict[str, Tensor],
     ) -> StepReport:
         """Return what logs the CKA, the share of the loss and the gradient of every level."""
         ratios: dict[str, Any] = {}
@@ -148,4 +153,4 @@ class DistilledDetector(nn.Module):
             found: dict[str, Any] = distill.similarities(values, [progress])
             return found | loss_shares(distill.pairings, values) | ratios
 
-        return StepReport(losses, scalars)
+        return StepReport(losses, scalars, figures)

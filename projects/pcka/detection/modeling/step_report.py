@@ -13,18 +13,22 @@ class StepReport:
     Args:
         losses: the scalars of one step; the copy starts at once and nothing waits for it.
         scalars: returns what to log, from the losses as numbers.
+        figures: scalars that are logged as they are, those of the step before.
     """
 
     def __init__(
         self,
         losses: Mapping[str, Tensor],
         scalars: Callable[[dict[str, float]], Mapping[str, float]],
+        figures: Mapping[str, Tensor],
     ):
         self.names, self.scalars = list(losses), scalars
+        self.figures = list(figures)
         self.storage: EventStorage = get_event_storage()
         self.iteration = self.storage.iter
         # Stacked, all losses come from the device in one transfer.
-        stacked = torch.stack([loss.detach().float() for loss in losses.values()])
+        every = [*losses.values(), *figures.values()]
+        stacked = torch.stack([value.detach().float() for value in every])
         self.values = stacked.to("cpu", non_blocking=True)
         self.arrived = None
         if stacked.is_cuda:
@@ -39,7 +43,10 @@ class StepReport:
         """
         if self.arrived is not None:
             self.arrived.synchronize()
-        values = dict(zip(self.names, self.values.tolist(), strict=True))
+        names = [*self.names, *self.figures]
+        found = dict(zip(names, self.values.tolist(), strict=True))
+        figures = {name: found.pop(name) for name in self.figures}
+        values = found
         broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
         if broken:
             raise FloatingPointError(
@@ -47,4 +54,5 @@ class StepReport:
                 "Lower SOLVER.BASE_LR or the weight of that term, or clip gradients "
                 "(SOLVER.CLIP_GRADIENTS)"
             )
-        self.storage.put_scalars(**self.scalars(values), smoothing_hint=False)
+        scalars = {**figures, **self.scalars(values)}
+        self.storage.put_scalars(**scalars, smoothing_hint=False)
