@@ -1,8 +1,8 @@
-"""Pictures of what CKA sees of two networks and of what distillation did; for both sides.
+"""CKA between the layers of two networks, and figures of it, for any torch model.
 
-``layer_similarity`` compares the layers of any two torch models over a data set; the functions
-``*_figure`` draw matplotlib figures of arrays. ``tools/pictures.py`` does both for a finished run,
-``tools/report.py`` gathers them on a page.
+``layer_similarity`` compares the layers of two models over a data set. The functions ``*_figure``
+draw matplotlib figures of arrays. ``pcka pictures`` does both for a finished run, and
+``pcka report`` gathers them on a page.
 """
 
 from .heatmap import heatmap_figure

@@ -12,7 +12,7 @@ from .plotting import GREY, INK
 
 
 def normalized_gram(features: Tensor, *, center: bool) -> Tensor:
-    """``K / |K|``, of which CKA is the product of two: ``1 - CKA = 1/2 |K/|K| - L/|L||^2``.
+    """Return ``K / |K|``; CKA is the product of two such: ``1 - CKA = 1/2 |K/|K| - L/|L||^2``.
 
     Args:
         features: ``(..., N, D)``.
@@ -32,8 +32,8 @@ def normalized_gram(features: Tensor, *, center: bool) -> Tensor:
 def draw_grams(places: Sequence[Axes], grams: Sequence[np.ndarray], bar: Axes) -> None:
     """Draw each ``(N, N)`` into its axes, and their common scale into ``bar``.
 
-    The scale is that of the entries off the diagonal: a few large ones, and the diagonal, which
-    says how long the samples are, go beyond it. Entries of both signs get white at 0.
+    The scale is that of the entries off the diagonal. A few large ones, and the diagonal, which
+    holds the lengths of the samples, go beyond it. If entries have both signs, white is 0.
     """
     others = np.concatenate([np.abs(gram[~np.eye(len(gram), dtype=bool)]) for gram in grams])
     limit = float(np.percentile(others, 99.5)) or 1.0
@@ -52,7 +52,7 @@ def draw_grams(places: Sequence[Axes], grams: Sequence[np.ndarray], bar: Axes) -
 
 
 def label(axes: Axes, name: str, value: float | None) -> None:
-    """The network's name above its matrix, and below its CKA to the teacher, if there is one."""
+    """Write the network's name above its matrix, and below it the CKA to the teacher, if any."""
     axes.set_title(name, size=9.5, color=INK, loc="left", pad=4)
     if value is not None:
         axes.set_xlabel(f"CKA to the teacher {value:.3f}", size=9, color=INK)

@@ -32,8 +32,8 @@ def heatmap_figure(
         values: ``(R, C)``, array or tensor. NaN is left blank; debiased CKA below 0 has the colour
             of 0.
         rows, columns: their names, R and C.
-        title: above the matrix.
-        row_label, column_label: what the names are of.
+        title: a line above the matrix.
+        row_label, column_label: labels of the two axes.
 
     Returns:
         The figure. Its first axes hold the matrix, the second the colour bar.
@@ -88,6 +88,6 @@ def heatmap_figure(
 
 
 def _text_color(value: float) -> str:
-    """Black or white, whichever is read better on the cell."""
+    """Return black or white, whichever is easier to read on the cell."""
     red, green, blue, _ = colormaps[_COLORS](value)
     return "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.45 else "white"

@@ -11,10 +11,10 @@ from pcka.errors import ConfigError, nearest
 
 
 class LayerReader:
-    """A batch -> the outputs of some layers, in evaluation mode and without gradient.
+    """A reader of the outputs of some layers, in evaluation mode and without gradient.
 
-    Outputs are copied where they arise, so that a network which goes on in place does not change
-    them, and hooks are there only during the call.
+    Outputs are copied at once, so that a network that works in place does not change them. Hooks
+    exist only during the call.
 
     ::
 
@@ -22,15 +22,15 @@ class LayerReader:
         reader(images)["layer1"]
 
     Args:
-        model: is left in the mode it had, and so is every part of it.
-        layers: paths of submodules; or modules by name, where one may also give a mapping, whose
-            entries then count by their own names.
+        model: the network; it and all of its parts keep their mode.
+        layers: paths of submodules, or modules by name. A module may also return a mapping, whose
+            entries then have their own names.
         forward: runs the model on a batch; None calls it.
-        strides: pixels of the input per cell, by the name of an output: names the outputs that are
-            wanted of all; needed for ``layer_similarity(pool="cells")``.
+        strides: pixels of the input per cell, by the name of an output. If given, only these
+            outputs are read. ``layer_similarity(pool="cells")`` needs it.
 
     Raises:
-        ConfigError: a path that is no submodule, with the nearest one.
+        ConfigError: a path that is no submodule; the message names the nearest one.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class LayerReader:
 
     @torch.no_grad()
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """Outputs by name, in the order of ``names``.
+        """Return the outputs by name, in the order of ``names``.
 
         Raises:
-            ValueError: a layer that did not run, or gave something else than a tensor.
+            ValueError: a layer that did not run, or did not return a tensor.
         """
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
@@ -72,7 +72,7 @@ class LayerReader:
 
 
 def submodules(model: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
-    """The submodules of these paths; ConfigError for one that is not there, with the nearest."""
+    """Return the submodules of these paths; ConfigError for a wrong one, with the nearest."""
     known = dict(model.named_modules())
     for path in paths:
         check_layer(path, [name for name in known if name], where=type(model).__name__)

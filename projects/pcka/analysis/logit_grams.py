@@ -1,4 +1,4 @@
-"""What LogitCKA compares: Gram matrices of logits between samples and between classes.
+"""Figures of the matrices that LogitCKA compares: logits between samples and between classes.
 
 Letters: N samples, P classes.
 """
@@ -29,14 +29,14 @@ def logit_gram_figure(
     temperature: float | None = None,
     title: str = "",
 ) -> Figure:
-    """One column per network: above the matrix between samples, below that between classes.
+    """Draw one column per network: the matrix between samples, and below it between classes.
 
     Args:
-        logits: by network, the teacher first: ``(N, P)`` of the same samples.
+        logits: the logits ``(N, P)`` of the same samples by network, the teacher first.
         labels: ``(N,)``; samples are shown class by class, with lines between them.
         classes: P names.
         center, temperature: as in :func:`pcka.core.logit_cka`.
-        title: above everything.
+        title: a line above everything.
 
     Returns:
         The figure. Its axes are the matrices between samples and the bar of colours, then those
@@ -93,7 +93,7 @@ def _gram(logits: Tensor, relation: str, center: bool, temperature: float | None
 
 
 def _mark_samples(axes: Axes, labels: Tensor, classes: Sequence[str]) -> None:
-    """Lines between the classes of sorted samples, and the names of classes at the left."""
+    """Draw lines between the classes of sorted samples, and the names of classes at the left."""
     present, counts = labels.unique(return_counts=True)
     ends = counts.cumsum(0)
     for border in ends[:-1].tolist():
@@ -105,6 +105,6 @@ def _mark_samples(axes: Axes, labels: Tensor, classes: Sequence[str]) -> None:
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], *, left: bool) -> None:
-    """Names below, turned, and at the left of the first matrix."""
+    """Write names below each matrix, turned, and at the left of the first one."""
     axes.set_xticks(range(len(classes)), classes, rotation=90, color=GREY)
     axes.set_yticks(range(len(classes)) if left else [], classes if left else [], color=GREY)

@@ -35,18 +35,18 @@ def gram_figure(
 
     Args:
         image: ``(h, w, 3)`` uint8, RGB.
-        maps: by network, the teacher first: ``(C, H, W)`` of that image, all of one height and
-            width.
+        maps: the map ``(C, H, W)`` of that image by network, the teacher first; all of one height
+            and width.
         stride: pixels of ``image`` per cell of the maps; beyond the image lies padding.
-        options: of :func:`pcka.core.patch_cka`; ``inter`` and ``gather`` are not used.
-        channel: the group whose matrix is shown, with grouping ``channel`` a channel; None: the
-            mean of the normalised matrices, beside the mean CKA.
-        title: above everything.
+        options: the options of :func:`pcka.core.patch_cka`; ``inter`` and ``gather`` are not used.
+        channel: the group whose matrix is shown, with grouping ``channel`` a channel. None shows
+            the mean of the normalised matrices, with the mean CKA.
+        title: a line above everything.
 
     Returns:
         The figure. Its axes are the image, the matrices in the order of ``maps``, and the bar of
-        colours. Below a matrix stands its CKA to the first one, over the relations between patches
-        (*intra*), unless they differ in the number of groups.
+        colours. Below a matrix stands its CKA to the first one, over the patches (*intra*), unless
+        they differ in the number of groups.
 
     Raises:
         ValueError: maps of different sizes, too few patches, no such channel.
@@ -122,7 +122,7 @@ def _draw_patches(
     points = 72 * inches / max(axes.get_xlim()[1], axes.get_ylim()[0])  # per pixel
     rows, columns = len(down) - 1, len(across) - 1
     patch = points * min(down[1], across[1])
-    # Where patches are small, only the first of every row with room is numbered.
+    # If patches are small, only the first of every row with room gets a number.
     fits = patch >= (9 if rows * columns < 100 else 12)
     lines: dict[str, Any] = {"colors": "white", "linewidth": 0.7 if fits else 0.3}
     if fits:  # so that lines are seen on a white image too

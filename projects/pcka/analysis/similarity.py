@@ -38,17 +38,17 @@ def layer_similarity(
 ) -> LayerSimilarity:
     """Compare every layer of one network with every layer of another.
 
-    The result is that of all samples at once, however they come in batches.
+    The result is the CKA of all samples at once, for any split into batches.
 
     Args:
-        student, teacher: see :class:`LayerReader`; both get each batch.
-        batches: what they take.
-        pool: what a sample is, and its features. ``mean``: an image, by its map averaged over the
+        student, teacher: readers of the layers; see :class:`LayerReader`.
+        batches: batches that both readers take.
+        pool: what a sample and its features are. ``mean``: an image, by its map averaged over the
             cells, ``(C,)``. ``flatten``: an image, by its whole map, ``(C H W,)``; all features are
-            kept until the end, unless ``minibatch``. ``cells``: a cell of an image, ``(C,)``; of
-            two maps the finer is averaged to the cells of the coarser and both are cut to the
-            extent that both cover, as padding lies to the right and below. Vectors ``(B, D)`` are
-            taken as they are by the first two.
+            kept until the end, unless ``minibatch``. ``cells``: a cell of an image, ``(C,)``. Of
+            two maps the finer is then averaged to the cells of the coarser, and both are cut to
+            the extent that both cover, because padding lies on the right and below. The first two
+            take vectors ``(B, D)`` as they are.
         debiased, minibatch: see :class:`pcka.core.CKAMatrix`.
 
     Raises:
@@ -79,7 +79,7 @@ def layer_similarity(
 
 
 def _of_all(student, teacher, batches, debiased: bool) -> Tensor:
-    """For features too many for their moments: ``N D`` numbers are kept per layer."""
+    """Compare layers with too many features for moments; keeps ``N D`` numbers per layer."""
     kept = [
         [_per_image(side(batch), "flatten") for side in (student, teacher)] for batch in batches
     ]
@@ -98,7 +98,7 @@ def _of_kept(kept: list[list[list[Tensor]]], debiased: bool) -> Tensor:
 
 
 def _samples_are_smaller(kept: list[list[list[Tensor]]]) -> bool:
-    """Whether all samples so far take less memory than the moments of all pairs of layers."""
+    """Return whether all samples so far take less memory than the moments of all pairs."""
     widths = [[layer.shape[1] for layer in side] for side in kept[0]]
     samples = sum(len(batch[0][0]) for batch in kept)
     rows, columns = map(sum, widths)
@@ -108,7 +108,7 @@ def _samples_are_smaller(kept: list[list[list[Tensor]]]) -> bool:
 
 
 def _per_image(features: Mapping[str, Tensor], pool: str) -> list[Tensor]:
-    """One row per image: ``(B, ...)`` -> ``(B, D)`` of each layer."""
+    """Return one row per image, ``(B, ...)`` -> ``(B, D)``, of each layer."""
     rows = []
     for name, value in features.items():
         if pool == "mean" and value.dim() == 4:
@@ -123,13 +123,13 @@ def _per_image(features: Mapping[str, Tensor], pool: str) -> list[Tensor]:
 
 
 def _by_cells(student, teacher, batches, options: dict) -> Tensor:
-    """A meter per stride: pairs whose coarser map has it are read from there."""
+    """Compare cells with one meter per stride: that of the coarser map of a pair."""
     strides = []
     for side in (student, teacher):
         if side.strides is None:
             raise ValueError("pool='cells' needs strides: LayerReader(..., strides=...)")
         strides.append(list(side.strides.values()))
-    # Where one network has no map that fine there is no pair.
+    # If one network has no map that fine, there is no pair.
     floor = max(min(side) for side in strides)
     meters = {g: CKAMatrix(**options) for g in sorted({*strides[0], *strides[1]}) if g >= floor}
     for batch in batches:
@@ -162,7 +162,7 @@ def _by_cells(student, teacher, batches, options: dict) -> Tensor:
 
 
 def _pool_to(grid: int, maps: Mapping[str, Tensor], strides: Mapping[str, int]) -> list[Tensor]:
-    """The maps of stride ``grid`` or finer, ``(B, C, H, W)``, averaged to that stride."""
+    """Return the maps of stride ``grid`` or finer, ``(B, C, H, W)``, averaged to that stride."""
     pooled = []
     for name, value in maps.items():
         factor, rest = divmod(grid, strides[name])

@@ -1,7 +1,6 @@
 """Centered Kernel Alignment as a training signal; needs torch alone.
 
-Tensors flow one way: features -> adapter -> patches -> Gram matrices -> CKA -> losses. Read
-``reference`` first: CKA and PCKA in the lines of their definition.
+Read ``reference`` first: CKA and PCKA in the lines of their definition.
 """
 
 from .cka import cka

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 # (x, y, needs) -> value, factor, slope of x or None, slope of y or None. The gradients are factor
-# times the slopes; a slope is a tensor or an UnfinishedGradient. The value is a scalar, or (...) of
-# which each entry depends on x[i] and y[i].
+# times the slopes; a slope is a tensor or an UnfinishedGradient. The value is a scalar, or (...)
+# whose entry i depends on x[i] and y[i] alone.
 Compute = Callable[[Tensor, Tensor, tuple[bool, bool]], Sequence[Any]]
 
 
 class UnfinishedGradient(Protocol):
-    """A gradient whose last step, which needs the incoming gradient, is left to backward."""
+    """A gradient whose last step waits for backward, because it needs the incoming gradient."""
 
     def gradient(self, outer: Tensor, factor: float) -> Tensor:
         """Return the gradient in the type of its input, times ``factor`` and ``outer (...)``."""
@@ -29,11 +29,11 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
     The slopes are kept in place of the intermediate results that autograd would keep, and
     backward is one multiplication. Differentiating twice raises RuntimeError.
 
-    A compiled model calls this function as it is: traced, the loops over chunks run several times
-    slower.
+    A compiled model calls this function without tracing it, because traced loops over chunks run
+    several times slower.
     """
     if torch.compiler.is_dynamo_compiling():
-        # ``disable`` imports the compiler, so it is called only where one compiles.
+        # ``disable`` imports the compiler, so it is called only while a model is compiled.
         return torch.compiler.disable(with_gradients)(compute, x, y)
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
@@ -50,9 +50,9 @@ def with_gradients(compute: Compute, x: Tensor, y: Tensor) -> Tensor:
 def _keep_freed_memory() -> None:
     """Let the next step reuse the memory that one step frees.
 
-    glibc returns free memory at the end of the heap to the system, and the next step pays page
-    faults for it, until a block as large as this one (larger than any that a step takes) has been
-    freed once.
+    glibc returns free memory at the end of the heap to the system, and the next step pays for it
+    with page faults. This ends once a block as large as this one has been freed, which is larger
+    than any that a step takes.
     """
     torch.empty(16 << 20, dtype=torch.uint8, device="cpu")
 
@@ -69,7 +69,7 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx, outer):
         slopes, ctx.slopes = ctx.slopes, None
         with torch.no_grad():
-            if slopes is None:  # the first backward of a retained graph has used them up
+            if slopes is None:  # used up by the first backward of a retained graph
                 x, y = ctx.saved_tensors
                 with torch.autocast(x.device.type, enabled=False):
                     _, _, *slopes = ctx.compute(x, y, ctx.needs)
@@ -87,7 +87,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """Attach a gradient to the tensors that it depends on; refuse to be differentiated."""
+    """Attach a gradient to the tensors that it depends on; raise an error if differentiated."""
 
     @staticmethod
     def forward(ctx, gradient, *inputs):

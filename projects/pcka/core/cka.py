@@ -17,8 +17,8 @@ def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) ->
     """Return how alike two representations relate the same N samples: 1 alike, 0 not at all.
 
     ``CKA = <K, L> / (|K| |L|)`` with ``K = X X^T``, ``L = Y Y^T`` and Frobenius products.
-    It does not change under orthogonal maps and isotropic scaling of either side or a
-    permutation of the samples, nor, if centred, under translation.
+    It does not change under orthogonal maps or isotropic scaling of either side, or under a
+    permutation of the samples. Centred, it does not change under translation either.
 
     Args:
         x: student, ``(..., N, Dx)``, floating point.
@@ -26,8 +26,8 @@ def cka(x: Tensor, y: Tensor, *, center: bool = True, debiased: bool = False) ->
         center: subtract the mean over the N samples first. ``True`` is CKA as defined;
             ``False`` is what the released code of arXiv 2401.11824 computes.
         debiased: put the unbiased HSIC (Song et al. 2012) in place of the three products, so
-            that independent representations are near 0 however few the samples; in [-1, 1],
-            needs ``center`` and N >= 4.
+            that independent representations are near 0 for any number of samples. The value is
+            then in [-1, 1]. Needs ``center`` and N >= 4.
 
     Returns:
         ``(...)``, in [0, 1], float32 (float64 for float64 inputs), also under autocast.

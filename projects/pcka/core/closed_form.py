@@ -1,4 +1,4 @@
-"""CKA together with its gradient, in closed form; with grams.py this is all of the arithmetic.
+"""CKA together with its gradient, in closed form; all arithmetic is here and in grams.py.
 
 With centred features X, Y, Gram matrices ``K = X X^T``, ``L = Y Y^T`` and their norms p, q::
 
@@ -10,8 +10,8 @@ or, over the features instead of the samples, with ``A = X^T X``, ``B = Y^T Y``,
     CKA      = |C|^2 / (|A| |B|)
     dCKA/dX  = 2 (Y C^T / (|A| |B|) - CKA X A / |A|^2)
 
-Neither centring nor a change of scale needs a backward of its own: the columns of the gradient
-sum to zero, and it is orthogonal to X. So value and gradient come out of one pass.
+Neither centring nor a change of scale needs a backward pass of its own, because the columns of the
+gradient sum to zero, and it is orthogonal to X. So one pass computes value and gradient.
 
 Shapes: G groups, N samples, D features (Dx, Dy); a number per group is ``(G, 1, 1)``.
 """
@@ -54,7 +54,7 @@ def cka_with_gradients(
         debiased: unbiased HSIC in place of the Frobenius products; N >= 4.
         needs: whether to form the gradient of x and of y.
         spread: the axis that all processes share, each holding an equal part of it:
-            ``"features"``, ``"samples"``, or None for what is here alone.
+            ``"features"``, ``"samples"``, or None to use this process's part alone.
 
     Returns:
         CKA ``(G,)``, and the gradients ``(G, N, Dx)``, ``(G, N, Dy)`` or None.
@@ -87,7 +87,7 @@ def uncentred_both_ways(
 
     Args:
         x, y: ``(G, N, D)``.
-        share: in [0, 1], that of the CKA over the features.
+        share: the share of the CKA over the features, in [0, 1].
         needs: see :func:`cka_with_gradients`.
         spread: ``"features"`` or None.
     """
@@ -112,7 +112,7 @@ def uncentred_both_ways(
 
 def samples_pay(n: int, dx: int, dy: int, needs: Needs) -> bool:
     """Return whether products over N samples take fewer multiplications than over features."""
-    # Per sample, for the matrices and the gradients.
+    # Multiplications per sample, for the matrices and the gradients.
     over_samples = n * (dx * (1 + needs[0]) + dy * (1 + needs[1]))
     over_features = dx * dx * (1 + needs[0]) + dy * dy * (1 + needs[1]) + dx * dy * (1 + sum(needs))
     return over_samples <= over_features
@@ -137,7 +137,7 @@ def over_features(
         return total(d.sum(-2, keepdim=True))
 
     def correction(d: Tensor, e: Tensor) -> Tensor:
-        """Return what turns <K, L> of centred features into n (n - 3) times the unbiased HSIC."""
+        """Return the term that turns <K, L>, if centred, into the unbiased HSIC times N (N - 3)."""
         products, sums = sum_samples(d * e), sum_samples(d) * sum_samples(e)
         return sums / ((n - 1) * (n - 2)) - products * n / (n - 2)
 

@@ -1,8 +1,8 @@
 """One loss over the batches of all processes, so that DDP trains as one process would.
 
 Every process computes the loss of the *global* batch, and the gradient of its own part times the
-number of processes: DDP's mean over processes then is the gradient of the whole batch. Without a
-process group all of this does nothing.
+number of processes. DDP's mean over the processes is then the gradient of the whole batch. Without
+a process group these functions do nothing.
 """
 
 import torch
@@ -16,7 +16,7 @@ def world_size() -> int:
 
 
 def all_sum_(x: Tensor) -> Tensor:
-    """Sum over all processes, in place where x is contiguous; x has one shape everywhere."""
+    """Sum over all processes, in place if x is contiguous; x has one shape on all of them."""
     return _all_reduce(x, "SUM")
 
 
@@ -43,7 +43,7 @@ def gather_samples(x: Tensor) -> Tensor:
 
 
 def check_same_shape(x: Tensor) -> None:
-    """Raise ValueError where the processes disagree; a collective would hang or mix samples."""
+    """Raise ValueError if the shapes of the processes differ: a collective would hang or mix up."""
     if world_size() == 1:
         return
     mine = torch.tensor((x.dim(), *x.shape, *[0] * (8 - x.dim())), device=x.device)

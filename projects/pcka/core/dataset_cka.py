@@ -11,15 +11,15 @@ from .moment_sums import MomentSums, Products, all_products
 class CKAMatrix:
     """CKA between every layer of one list and of another, over all samples ``update`` has seen.
 
-    The result is that of all samples at once, in float64, however they were split: what CKA
-    needs of them are sums over samples of products of features. These take ``Dx^2`` numbers per
-    layer and ``Dx Dy`` per pair, so average large maps over their cells first, or take
-    ``minibatch=True``: it keeps one number per layer and per pair, the sums of the unbiased HSIC
-    of each batch (Nguyen et al. 2021). That is an estimate, but one without bias of its products;
-    each batch then needs 4 samples or more.
+    The result is the CKA of all samples at once, in float64, for any split into batches, because
+    CKA needs only sums over samples of products of features. These take ``Dx^2`` numbers per layer
+    and ``Dx Dy`` per pair, so average large maps over their cells first, or take
+    ``minibatch=True``. That keeps one number per layer and per pair, the sums of the unbiased HSIC
+    of each batch (Nguyen et al. 2021). It is an estimate whose products have no bias, and needs 4
+    samples or more in each batch.
 
     Args:
-        debiased: by the unbiased HSIC (N >= 4), else CKA as defined. Always centred.
+        debiased: use the unbiased HSIC (N >= 4), else CKA as defined. Always centred.
         minibatch: average over batches instead of accumulating over samples; implies debiased.
     """
 
@@ -47,7 +47,7 @@ class CKAMatrix:
         self._check(xs, ys)
         if self.minibatch:
             new = all_products(xs, ys, debiased=True)
-            # N (N - 3) times the HSIC, over N - 3: a batch counts by its samples.
+            # N (N - 3) times the HSIC, over N - 3, so that a batch counts by its samples.
             weighted = [value / (len(xs[0]) - 3) for value in new]
             if self._total is not None:
                 weighted = [a + b for a, b in zip(self._total, weighted, strict=True)]
@@ -89,7 +89,7 @@ class CKAMeter:
             meter.update(student(images).flatten(1), teacher(images).flatten(1))
         meter.compute()
 
-    Arguments as for :class:`CKAMatrix`, of which this is one entry.
+    The arguments are those of :class:`CKAMatrix`, of which this is one entry.
     """
 
     def __init__(self, *, debiased: bool = True, minibatch: bool = False):

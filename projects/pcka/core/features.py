@@ -11,8 +11,8 @@ from torch import Tensor
 class FeatureShape(NamedTuple):
     """The shape of a feature, known before any image is seen.
 
-    ``channels`` of a map ``(B, C, H, W)`` and its ``stride``, the pixels of the input per cell; or
-    the width of a vector ``(B, C)``, logits among them, which has no stride.
+    A map ``(B, C, H, W)`` has ``channels`` and a ``stride``, the pixels of the input per cell. A
+    vector ``(B, C)``, such as logits, has ``channels`` and no stride.
     """
 
     channels: int
@@ -29,9 +29,9 @@ def on_common_extent(
     """Return the part of the image that both maps cover, at the student's resolution.
 
     Two networks may pad a batch differently (to multiples of 32 or of 64, to a square). Padding
-    lies to the right and below, so cells of equal index show the same pixels, and cutting both
-    to the smaller extent aligns them without touching how either network sees the image. At
-    unequal strides the teacher's map is then resized bilinearly.
+    lies on the right and below, so cells of equal index show the same pixels. Cutting both maps to
+    the smaller extent aligns them without changing the input of either network. If the strides
+    differ, the teacher's map is then resized bilinearly.
 
     Args:
         student, teacher: ``(B, C, H, W)``, ``(B, C', H', W')``.

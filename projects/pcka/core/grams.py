@@ -1,4 +1,4 @@
-"""Gram matrices of two sides, in a scale that stays in range, and what CKA makes of them.
+"""Gram matrices of two sides, in a scale that stays in range, and the CKA of the two.
 
 Shapes: G groups, N samples, D features; a number per group is ``(G, 1, 1)``.
 """
@@ -10,20 +10,21 @@ from torch import Tensor
 
 from .collectives import all_max_, all_sum_, world_size
 
-# A group within this many rounding errors of its mean holds no relation at all.
+# A group within this many rounding errors of its mean is constant: it holds no relation.
 DEAD_RATIO = 8.0
-# So few numbers are added up without losing digits.
+# This many numbers can be added up without losing digits.
 _FEW = 1 << 14
-# Samples by which a Gram matrix grows at a time, and the multiplications from which that pays.
+# Samples that a Gram matrix grows by at a time, and the number of multiplications that make that
+# worthwhile.
 _BLOCK = 48
 _MANY = 1 << 24
 
 
 class Side(NamedTuple):
-    """Features of one side, or their Gram matrix, with what was done to them.
+    """Features of one side, or their Gram matrix, and how they were scaled and centred.
 
     Attributes:
-        values: ``(G, N, D)``, centred if asked for, or ``(G, N, N)``.
+        values: ``(G, N, D)``, centred on request, or ``(G, N, N)``.
         scale: ``(G, 1, 1)``, the power of two that keeps products in range; None if not needed.
         noise: ``(G, 1, 1)``, the energy that rounding alone can leave.
     """
@@ -39,7 +40,7 @@ def working_dtype(x: Tensor, y: Tensor) -> torch.dtype:
 
 
 def scale_for(size: Tensor) -> Tensor:
-    """Return the power of two that brings ``size`` below 1, to change no digit; NaN stays NaN."""
+    """Return the power of two that brings ``size`` below 1; it changes no digit. NaN stays NaN."""
     size = size.clamp(min=torch.finfo(size.dtype).tiny)
     return torch.frexp(size).mantissa / size
 
@@ -47,13 +48,13 @@ def scale_for(size: Tensor) -> Tensor:
 def standardize(
     x: Tensor, center: bool, spread: str | None = None, scale: Tensor | None = None
 ) -> Side:
-    """Bring features ``(G, N, D)`` into a safe scale, and centre them if asked for.
+    """Bring features ``(G, N, D)`` into a safe scale, and centre them on request.
 
     Args:
         x: float32 or float64.
         center: subtract the mean over the samples.
         spread: see :func:`~pcka.core.closed_form.cka_with_gradients`.
-        scale: ``(G, 1, 1)`` to multiply by; None finds one where x needs it.
+        scale: ``(G, 1, 1)`` to multiply by; None computes one if x needs it.
     """
     if scale is None and (spread or not _is_safe(x)):
         size = torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))
@@ -62,7 +63,7 @@ def standardize(
         x = x * scale
     if not center:
         return Side(x, scale, 0.0)
-    # Subtract the mean before the products: H K H cancels digits far from the origin.
+    # Subtract the mean before the products, because H K H loses digits far from the origin.
     total, samples = x.sum(-2, keepdim=True), x.shape[-2]
     if spread == "samples":
         all_sum_(total)
@@ -75,7 +76,7 @@ def standardize(
 
 
 def gram_matrix(side: Side) -> Side:
-    """Return ``K = X X^T (G, N, N)`` of a side; on CPU by little more than half the products."""
+    """Return ``K = X X^T (G, N, N)`` of a side; a CPU computes little more than half of it."""
     x = side.values
     n = x.shape[-2]
     if x.device.type != "cpu" or n < 1.5 * _BLOCK or n * x.numel() < _MANY:
@@ -113,17 +114,17 @@ class GramPair:
             matrix.mul_(self.inverses[-1])
         self.live = live(*self.inverses)
         self._scales, self._first = (x.scale, y.scale), x.values
-        # By T1 of docs/theory.md and not <K, L>: it keeps all digits of 1 - CKA where sides agree.
+        # T1 of docs/theory.md keeps all digits of 1 - CKA where the sides agree; <K, L> does not.
         self._difference = y.values.sub_(x.values)
         self._distance = norm(self._difference).square_()
-        # A product and not a fill, so that NaN on the live side stays NaN.
+        # Multiplied and not filled, so that NaN on the live side stays NaN.
         value = torch.addcmul(self.live, self._distance, self.live, value=-0.5)
         self.value = value.clamp_(-1.0 if debiased else 0.0, 1.0)
 
     def gradient_operator(self, side: int) -> Tensor:
-        """Return ``(2/p) (L/q - CKA K/p)``, ``(G, N, N)``: times X it is the gradient of X.
+        """Return ``(2/p) (L/q - CKA K/p)``, ``(G, N, N)``, which times X is the gradient of X.
 
-        For side 1 the roles are exchanged.
+        For side 1 the roles of K and L are exchanged.
         """
         # L/q - CKA K/p = difference + distance/2 K/p, and with the sides exchanged:
         operator = self._difference if side == 0 else self._difference * (self._distance / 2 - 1)
@@ -138,12 +139,12 @@ class GramPair:
 def norm(matrix: Tensor) -> Tensor:
     """Return Frobenius norms, ``(G, M, M') -> (G, 1, 1)``.
 
-    In two levels, since one sum over many float32 numbers loses digits on a CPU.
+    The sum has two levels, because one sum over many float32 numbers loses digits on a CPU.
     """
     if matrix.shape[-2:].numel() <= _FEW:
         return torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
     if matrix.stride(-1) > matrix.stride(-2):
-        matrix = matrix.mT  # along memory first
+        matrix = matrix.mT  # so that the first sum runs along memory
     rows = torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
     return torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
 
@@ -159,13 +160,13 @@ def live(p: Tensor, q: Tensor) -> Tensor:
 
 
 def factor(scale: Tensor | None, inverse: Tensor, live: Tensor) -> Tensor:
-    """Return what all gradients of a side are multiplied by: 2 / |K|, in its first scale."""
+    """Return the factor of all gradients of a side: 2 / |K|, in the scale of the input."""
     found = (inverse + inverse) * live
     return found if scale is None else found * scale
 
 
 def rounding(gram: Tensor) -> Tensor:
-    """Return what rounding can leave of a Gram matrix without its diagonal, ``(G, 1, 1)``."""
+    """Return the energy that rounding can leave beside a Gram matrix's diagonal, ``(G, 1, 1)``."""
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     return DEAD_RATIO * torch.finfo(gram.dtype).eps * trace
 
@@ -173,8 +174,8 @@ def rounding(gram: Tensor) -> Tensor:
 def _is_safe(x: Tensor) -> bool:
     """Return whether no product of ``(G, N, D)`` can leave the range.
 
-    It is asked on a CPU, where the answer is cheap; scaling would then change nothing but the
-    time. A dead group, or NaN, is not safe.
+    Only a CPU asks, where the answer is cheap: scaling safe features would cost time and change
+    nothing. A dead group, or NaN, is not safe.
     """
     if x.device.type != "cpu":
         return False
@@ -184,9 +185,8 @@ def _is_safe(x: Tensor) -> bool:
 def _u_center_(gram: Tensor) -> None:
     """U-centre Gram matrices ``(G, N, N)`` in place (Szekely and Rizzo 2014).
 
-    Without its diagonal, and with rows that sum to zero: <U K, U L> is n (n - 3) times the
-    unbiased HSIC of Song et al. 2012. U is an orthogonal projection, so T1 and the gradient hold
-    as they stand.
+    U K has no diagonal, and its rows sum to zero. <U K, U L> is n (n - 3) times the unbiased HSIC
+    of Song et al. 2012. U is an orthogonal projection, so T1 and the gradient hold unchanged.
     """
     n = gram.shape[-1]
     diagonal = gram.diagonal(dim1=-2, dim2=-1)

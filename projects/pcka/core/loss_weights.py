@@ -1,7 +1,7 @@
-"""How much each distillation loss weighs in a step: its share of the loss, and its gradient.
+"""The weight of each distillation loss in a step: its share of the total, and its gradient.
 
-Both take the losses of one step by name, ``loss_<key>`` for every key of
-``DistillTerms.pairings``; all others are the network's own.
+Both functions take the losses of one step by name: ``loss_<key>`` for every key of
+``DistillTerms.pairings``. All others are the network's own.
 """
 
 import math
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from .pairing import Pairing
 
-# Losses are multiplied by this before they are differentiated: it drops out of the ratio, and keeps
-# small gradients of float16 features from underflowing. A power of two rounds nothing.
+# Losses are multiplied by this before they are differentiated, so that small gradients of float16
+# features do not underflow. It drops out of the ratio, and a power of two rounds nothing.
 _SCALE = 2.0**10
 
 
 def loss_shares(pairings: Mapping[str, Pairing], losses: Mapping[str, float]) -> dict[str, float]:
-    """Return the part of the total that each distillation loss is: ``{"share/pcka_p2": 0.2}``.
+    """Return the share of each distillation loss in the total: ``{"share/pcka_p2": 0.2}``.
 
-    Weights are included on both sides; without any loss the shares are 0. A loss whose weight is a
-    ratio adds nothing to the gradient by its value, and has no share.
+    All losses include their weights. If the total is 0, the shares are 0. A loss whose weight is a
+    ratio has no share, because its value adds nothing to the gradient.
     """
     ratios = [f"loss_{key}" for key, pair in pairings.items() if pair.ratio is not None]
     total = math.fsum(value for name, value in losses.items() if name not in ratios)
@@ -37,15 +37,15 @@ def gradient_ratios(
     losses: Mapping[str, Tensor],
     features: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return how hard each distillation loss pulls at the feature that it reads.
+    """Return how large the gradient of each distillation loss is at the feature that it reads.
 
-    ``|d loss / d F| / |d own / d F|``: L2 norms over all of F, where F is the student's feature on
-    this process, before any adapter, and ``own`` the sum of the network's own losses. At 1 the
-    student's features are changed as much by the teacher as by the labels. The graph is kept and
-    nothing is accumulated, so a backward that follows is what it would have been.
+    The ratio is ``|d loss / d F| / |d own / d F|``, with L2 norms over all of F. F is the student's
+    feature on this process, before any adapter, and ``own`` is the sum of the network's own losses.
+    At 1, teacher and labels change the student's features equally. The graph is kept and nothing is
+    accumulated, so a backward pass that follows gives the same gradients.
 
     Args:
-        pairings: of the terms.
+        pairings: the pairings of the terms.
         losses: scalars, attached to the graph.
         features: the student's, ``(B, C, H, W)`` or ``(B, C)``, attached to the graph.
 

@@ -1,4 +1,4 @@
-"""The three products that CKA is a ratio of, between every layer of one list and of another.
+"""The three products whose ratio is CKA, between every layer of one list and of another.
 
 Letters: N samples, Dx and Dy features of a layer, Lx and Ly layers of the two lists. Features are
 centred, so a product is ``<K, L>`` of the centred Gram matrices; debiased, it is ``N (N - 3)``
@@ -39,7 +39,7 @@ def all_products(xs: Sequence[Tensor], ys: Sequence[Tensor], *, debiased: bool) 
 
 
 def _by_gram_matrices(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool) -> Products:
-    """Form the products of layers of more features than samples, by ``(Lx + Ly) N^2`` numbers."""
+    """Form the products of layers with more features than samples: ``(Lx + Ly) N^2`` numbers."""
     K, L = (torch.stack([_gram(f, debiased) for f in side]) for side in (xs, ys))  # (Lx, N, N)
     xy = K.flatten(1) @ L.flatten(1).T
     xx, yy = K.square().sum((1, 2)), L.square().sum((1, 2))
@@ -63,7 +63,7 @@ def _gram(x: Tensor, debiased: bool) -> Tensor:
 class MomentSums:
     """The products over all samples, from sums that grow batch by batch.
 
-    They take ``Dx^2`` numbers per layer and ``Dx Dy`` per pair of layers.
+    The sums take ``Dx^2`` numbers per layer and ``Dx Dy`` per pair of layers.
     """
 
     def __init__(self):
@@ -75,7 +75,7 @@ class MomentSums:
         """Add a batch ``(N, Dx)``, ``(N, Dy)`` of each layer; nothing of it is kept."""
         sides = [[f.double() for f in features] for features in (xs, ys)]
         if self._origin is None:
-            # Sums are taken about a point near the mean: far from it they would cancel digits.
+            # Sums are taken about a point near the mean, because far from it they lose digits.
             self._origin = [[f.mean(0) for f in side] for side in sides]
         # Features (N, D) and their squared lengths (N,), the diagonal of the Gram matrix.
         rows, columns = (

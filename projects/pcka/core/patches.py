@@ -33,17 +33,17 @@ class PatchOptions:
 
     Args:
         patch_size: P, or ``(P, Q)`` as height and width, in cells of the map.
-        grouping: what shares a Gram matrix. ``channel``: a channel of all images (the paper's);
-            needs equal widths. ``batch``: an image over all channels. ``position``: a cell of the
-            patches over all channels and images.
+        grouping: what shares a Gram matrix. ``channel``: one channel of all images (as in the
+            paper); it needs equal widths. ``batch``: one image over all channels. ``position``:
+            one cell of the patches over all channels and images.
         center: see :func:`pcka.core.cka`. The released code computes ``center=False``.
         inter: the share of the CKA over the features of a patch (*inter*, the transposed patch
-            matrix) in the result, the rest being the CKA over patches (*intra*): False is 0,
-            True 1/2, a number in [0, 1] itself. The released code adds the two.
+            matrix) in the result; the rest is the CKA over patches (*intra*). False is 0, True is
+            1/2, and a number in [0, 1] is the share itself. The released code adds the two.
         debiased: see :func:`pcka.core.cka`.
-        resize: how a map whose size is no multiple of the patch becomes one: ``bilinear``, as in
-            the released code of arXiv 2401.11824, or ``pad`` with zeros to the right and below,
-            which is faster and gives other values.
+        resize: how to enlarge a map to a multiple of the patch: ``bilinear``, as in the released
+            code of arXiv 2401.11824, or ``pad`` with zeros on the right and below, which is faster
+            and gives other values.
         gather: use the global batch of all processes; see :mod:`pcka.core.collectives`.
 
     Raises:
@@ -69,8 +69,8 @@ class PatchOptions:
 
     @property
     def patch_shape(self) -> tuple[int, int]:
-        """Height and width of a patch in cells."""
-        return cast(tuple[int, int], self.patch_size)  # since __post_init__
+        """The height and width of a patch in cells."""
+        return cast(tuple[int, int], self.patch_size)  # a pair since __post_init__
 
     @property
     def share(self) -> float:
@@ -80,8 +80,8 @@ class PatchOptions:
     @property
     def needs_equal_width(self) -> bool:
         """Whether both maps need equally many channels."""
-        # Per channel, group i meets group i; inter relates feature i to feature i. Otherwise the
-        # channels are summed over within each side's own Gram matrix.
+        # `channel` compares group i with group i, and inter compares feature i with feature i.
+        # Otherwise each side's own Gram matrix sums over its channels.
         return self.grouping == "channel" or self.share > 0
 
     def groups(self, x: Tensor) -> int:
@@ -91,9 +91,10 @@ class PatchOptions:
         return x.shape[0 if self.grouping == "batch" else 1]
 
     def check_map(self, height: int, width: int) -> None:
-        """Raise ValueError for a map with too few patches for CKA to say anything.
+        """Raise ValueError for a map with too few patches for a meaningful CKA.
 
-        One patch always has CKA 1, as have two centred ones: such a level would only look trained.
+        One patch always has CKA 1, and so have two centred ones, so such a level would look
+        trained without learning anything.
         """
         patches = math.prod(grid_shape(height, width, self.patch_shape))
         needed = 4 if self.debiased else 3 if self.center else 2
@@ -128,8 +129,8 @@ def to_patches(x: Tensor, options: PatchOptions) -> Tensor:
 
     Args:
         x: ``(B, C, H, W)``.
-        options: by the grouping ``channel`` G = C, D = B P Q; by ``batch`` G = B, D = C P Q; by
-            ``position`` G = P Q, D = B C.
+        options: the grouping gives the shape. ``channel``: G = C, D = B P Q. ``batch``: G = B,
+            D = C P Q. ``position``: G = P Q, D = B C.
 
     Returns:
         ``(G, N, D)``.
@@ -159,15 +160,16 @@ def from_patches(gradient: Tensor, out: Tensor, options: PatchOptions) -> Tensor
 
 
 def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:
-    """Centre maps over the patches, as if cells outside were not there; those become 0.
+    """Centre maps over the patches as if the cells outside did not exist, and set those to 0.
 
     The mean over the cells at the same place in all patches of an image is subtracted from each
-    cell. On a map that is a multiple of the patch this is the centring of CKA over the patches,
-    which then changes nothing more, and a patch wholly outside adds nothing to any Gram matrix.
+    cell. On a map that is a multiple of the patch this is what CKA's centring over the patches
+    does, so that centring changes nothing more. A patch wholly outside adds nothing to any Gram
+    matrix.
 
     Args:
         x: ``(B, C, H, W)``.
-        inside: ``(B, 1, H, W)``, False where a cell does not count.
+        inside: ``(B, 1, H, W)``, False for the cells outside.
         patch_size: P or ``(P, Q)``.
 
     Returns:
@@ -176,7 +178,7 @@ def center_inside(x: Tensor, inside: Tensor, patch_size: PatchSize) -> Tensor:
     height, width = x.shape[-2:]
     (p, q), (u, v) = patch_shape(patch_size), grid_shape(height, width, patch_size)
     margin = (0, v * q - width, 0, u * p - height)
-    # Filled and not multiplied: cells outside may hold anything, NaN too, and get no gradient.
+    # Cells outside are filled and not multiplied by 0: they may hold NaN, and get no gradient.
     x = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(~inside, 0)
     cells, count = (
         F.pad(t, margin).unflatten(3, (v, q)).unflatten(2, (u, p)).sum((2, 4))
@@ -208,13 +210,13 @@ def patch_shape(patch_size: PatchSize) -> tuple[int, int]:
 
 
 def grid_shape(height: int, width: int, patch_size: PatchSize) -> tuple[int, int]:
-    """Return the patches down and across a map, the last ones filled by resizing."""
+    """Return how many patches a map has down and across; resizing fills the last ones."""
     p, q = patch_shape(patch_size)
     return -(-height // p), -(-width // q)
 
 
 def check_estimator(center: bool, debiased: bool, gather: bool) -> None:
-    """Raise ValueError for options of :func:`pcka.core.cka` that are not flags, or do not agree."""
+    """Raise ValueError for options of :func:`pcka.core.cka` that are not flags or contradict."""
     for name, value in (("center", center), ("debiased", debiased), ("gather", gather)):
         if not isinstance(value, bool):
             raise ValueError(f"{name} is true or false, got {value!r}")

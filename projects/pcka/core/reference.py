@@ -1,4 +1,4 @@
-"""CKA and PCKA in the lines of their definition: read this first, everything else has to equal it.
+"""CKA and PCKA in the lines of their definition: read this first, all other code has to equal it.
 
 Plain torch, differentiable by autograd, and neither fast nor safe: give it float64. The tests hold
 the fast form against these functions, values and gradients.
@@ -44,9 +44,9 @@ def cut_patches(
 ) -> Tensor:
     """Cut maps into the samples of each group: ``(B, C, H, W) -> (G, N, D)``.
 
-    A map that is no multiple of the patch is first resized up, or padded with zeros (``pad``).
-    What shares a Gram matrix is one ``channel`` of all images (G = C), one image of the ``batch``
-    (G = B), or one ``position`` in the patches (G = P Q).
+    A map that is not a multiple of the patch is first resized up, or padded with zeros (``pad``).
+    A group is one ``channel`` of all images (G = C), one image of the ``batch`` (G = B), or one
+    ``position`` in the patches (G = P Q).
     """
     p, q = patch
     height, width = -(-x.shape[2] // p) * p, -(-x.shape[3] // q) * q
@@ -74,8 +74,8 @@ def patch_cka(
 ) -> Tensor:
     """Return PCKA: the mean, over groups, of the CKA between the patches of two maps: -> ().
 
-    ``(B, C, H, W)``, ``(B, C', H, W)`` (arXiv 2401.11824, section 3.3). ``inter`` is the share of
-    the CKA over the features of a patch in place of the patches.
+    The maps are ``(B, C, H, W)`` and ``(B, C', H, W)`` (arXiv 2401.11824, section 3.3). ``inter``
+    is the share of the CKA over the features of a patch; the rest is the CKA over the patches.
     """
     values = []
     sides = [cut_patches(m, patch, grouping, resize) for m in (student, teacher)]

@@ -14,8 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Where the band is cut. Elsewhere, on GPUs, the whole matrix is one block: to launch one more
-# kernel costs more than to multiply by zeros.
+# The devices on which the band is cut into blocks. On others the whole matrix is one block, because
+# launching one more kernel costs more than multiplying by zeros.
 BANDED_DEVICES = {"cpu"}
 # Columns that are computed together.
 _COLUMNS = 16

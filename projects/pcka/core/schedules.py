@@ -1,4 +1,4 @@
-"""The weight of a term over a run: of the progress alone, so that a resumed run needs no state."""
+"""The weight of a term over a run. It depends on progress alone, so resuming needs no state."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ KINDS = ("constant", "linear", "cosine")
 
 
 def progress_at(step: int, steps: int) -> float:
-    """How far a run of ``steps`` is in the middle of step ``step``, counted from 0; 1 beyond it.
+    """Return the progress in the middle of step ``step``, counted from 0; 1 after all ``steps``.
 
-    In the middle, since a fraction that a user gives means the edge between two steps, where
-    rounding would decide.
+    A fraction that a user gives means the edge between two steps, where rounding would decide;
+    the middle of a step is clear of it.
     """
     return min((step + 0.5) / steps, 1.0)
 
@@ -20,12 +20,12 @@ class Schedule:
     """A factor in [0, 1]: a warm-up, then a decay, then off.
 
     Args:
-        kind: how it goes from 1, after the warm-up, to ``end``, at ``off_at``: ``linear``, half a
-            ``cosine``, or not at all (``constant``).
-        end: what a decay ends at.
-        warmup: fraction of the training over which it first rises linearly from 0.
-        off_at: fraction of the training from which on it is 0, such as that of the last drop of
-            the learning rate; 1 is never.
+        kind: how the factor goes from 1, after the warm-up, to ``end``, at ``off_at``: ``linear``,
+            half a ``cosine``, or not at all (``constant``).
+        end: the factor at the end of a decay.
+        warmup: fraction of the training over which the factor first rises linearly from 0.
+        off_at: fraction of the training after which the factor is 0, for example that of the last
+            drop of the learning rate; 1 is never.
 
     Raises:
         ValueError: names the argument and what it may be.
@@ -41,7 +41,7 @@ class Schedule:
             raise ValueError(f"unknown kind {self.kind!r}: one of {', '.join(KINDS)}")
         for name in ("end", "warmup", "off_at"):
             value = getattr(self, name)
-            # Not of a bool, and NaN is in no range.
+            # A bool is no fraction, and NaN lies in no range.
             if type(value) not in (int, float) or not 0 <= value <= 1:
                 raise ValueError(f"{name} is a fraction in [0, 1], got {value!r}")
         if self.kind == "constant" and self.end:
@@ -50,7 +50,7 @@ class Schedule:
             raise ValueError(f"warmup {self.warmup} has to end before off_at {self.off_at}")
 
     def factor(self, progress: float) -> float:
-        """At ``progress`` of the training, in [0, 1]."""
+        """Return the factor at ``progress`` of the training, in [0, 1]."""
         if progress < self.warmup:
             return progress / self.warmup
         if progress >= self.off_at < 1:

@@ -1,8 +1,8 @@
 """PCKA's value and gradients chunk by chunk, so that only the gradients take a map's memory.
 
-Chunks hold whole groups. One image of the grouping ``batch`` is one group; its Gram matrix is the
-sum of those of its channels, which are taken some at a time: once to add up the Gram matrices, and
-once more, when these are complete, to form the gradient.
+Chunks hold whole groups. With the grouping ``batch`` an image is one group, and its Gram matrix is
+the sum of those of its channels. The channels are then taken some at a time: once to add up the
+Gram matrices, and once more, when these are complete, to form the gradient.
 
 Shapes: B images, C channels, (H, W) map; G groups, N patches, D features of a patch.
 """
@@ -26,8 +26,8 @@ from .collectives import all_sum_, world_size
 from .grams import GramPair, Side, gram_matrix, scale_for, standardize, working_dtype
 from .patches import PatchOptions, from_patches, grid_shape, to_patches
 
-# The part of a map that is worked on at a time on a CPU, in bytes: it stays in the cache. What has
-# no kernel works on whole maps on a GPU, since a launch costs more than memory.
+# The bytes of a map that a CPU works on at a time, so that they stay in the cache. On a GPU,
+# options without a kernel work on whole maps, because a launch costs more than memory.
 WORKSPACE_BYTES = 2 << 20
 
 Maps = Sequence[Tensor]  # the student's (B, C, H, W) and the teacher's (B, C', H, W)
@@ -48,9 +48,9 @@ def patch_cka_with_gradients(
 
     Returns:
         The mean CKA over the groups, ``()``, in float32 (float64 if a map is); a factor; and for
-        each map a slope, or None where it is not needed: a tensor of the map's shape in that type,
-        or on a GPU what becomes one in backward. A gradient is the factor times the slope;
-        backward overwrites the slopes.
+        each map a slope, or None where it is not needed. A slope is a tensor of the map's shape in
+        that type, or on a GPU an object that becomes one in backward. A gradient is the factor
+        times the slope; backward overwrites the slopes.
     """
     if kernels.covers_maps(student, teacher, options):
         return kernels.patch_cka_with_gradients(student, teacher, needs, options)
@@ -59,7 +59,7 @@ def patch_cka_with_gradients(
         torch.empty(m.shape, dtype=dtype, device=m.device) if need else None
         for m, need in zip(maps, needs, strict=True)
     ]
-    # Written in place: small results kept between the chunks would tear holes into the heap.
+    # Written in place, because small results kept between the chunks would fragment the heap.
     values = torch.empty(options.groups(student), dtype=dtype, device=student.device)
     done = 0
     for chunk in _chunks(student, options.grouping):
@@ -72,7 +72,7 @@ def patch_cka_with_gradients(
     factor = 1 / len(values)
     value = values.mean()
     if options.gather and options.grouping == "batch":
-        # Each image has a Gram matrix of its own: the groups are spread, not their features.
+        # Each image has a Gram matrix of its own: processes share the groups, not the features.
         value = all_sum_(value) / world_size()
     elif options.gather:
         factor *= world_size()  # for DDP's mean
@@ -81,7 +81,7 @@ def patch_cka_with_gradients(
 
 def _chunks(x: Tensor, grouping: str) -> Iterator[Chunk]:
     """Yield indices of parts of a map ``(B, C, H, W)`` that hold whole groups."""
-    # Every group of ``position`` has a share in every channel of every image.
+    # A group of ``position`` reads every channel of every image, so there is one chunk.
     if grouping == "position" or x.device.type != "cpu":
         yield (slice(None),)
         return
@@ -122,7 +122,7 @@ def _cka_of_chunk(
 def _with_inter(
     x: Tensor, y: Tensor, needs: Needs, spread: bool, options: PatchOptions
 ) -> ValueAndGradients:
-    """Compute CKA of patches ``(G, N, D)`` over the patches and over their features, mixed."""
+    """Compute a mixture of the CKA over the patches and over their features, ``(G, N, D)``."""
     share = options.share
     features, samples = ("features", "samples") if spread else (None, None)
     shared_pays = samples_pay(x.shape[-2], x.shape[-1], y.shape[-1], needs)
@@ -157,7 +157,7 @@ class _Image:
         return _chunks(self.pixels, "channel")
 
     def side(self, chunk: Chunk) -> Side:
-        """Return the patches ``(1, N, D)`` of some channels, centred if asked for."""
+        """Return the patches ``(1, N, D)`` of some channels, centred on request."""
         return standardize(
             to_patches(self.pixels[chunk].to(self.dtype), self.options),
             self.options.center,
@@ -201,7 +201,7 @@ def _cka_by_channels(
         if gradient is not None:
             operator = pair.gradient_operator(i)
             for chunk in image.chunks():
-                # A name would keep a chunk alive while the next one is computed.
+                # Giving the chunk a name would keep it alive while the next one is computed.
                 from_patches(
                     torch.bmm(operator, image.side(chunk).values), gradient[chunk], options
                 )

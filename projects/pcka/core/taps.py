@@ -19,15 +19,14 @@ class Taps:
             losses = model(inputs)
         features["p3"]  # (B, C, H, W), attached to the graph
 
-    A module that returns a mapping (a detectron2 backbone) contributes its entries by their own
-    names, one that returns a tensor contributes it by the name given here. Hooks are there only
+    A module that returns a mapping (a detectron2 backbone) contributes its entries under their own
+    names. One that returns a tensor contributes it under the name given here. Hooks exist only
     inside ``record``, so nothing is kept alive between steps and copies of the model are clean.
 
     Args:
-        modules: by the names of their outputs.
-        copy: record copies. A model that goes on in place, such as one with
-            ``ReLU(inplace=True)``, would otherwise change what was recorded; without copies that
-            is an error.
+        modules: the modules by the names of their outputs.
+        copy: record copies. Without copies, a model that changes an output in place, as
+            ``ReLU(inplace=True)`` does, would change the record, and that raises an error.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], *, copy: bool = False):
@@ -42,7 +41,7 @@ class Taps:
             through: given a name and a tensor, returns what the model goes on with in its place.
 
         Raises:
-            ValueError: the model changed a recorded tensor afterwards; names the feature.
+            ValueError: the model changed a recorded tensor afterwards; the message names it.
         """
         features: dict[str, Tensor] = {}
         versions: dict[str, int | None] = {}
@@ -80,7 +79,7 @@ class Taps:
 
 
 def _version(value: object) -> int | None:
-    """Return how often a tensor was changed in place, as far as torch counts that."""
+    """Return how often a tensor was changed in place, as far as torch counts it."""
     if not isinstance(value, Tensor) or torch.compiler.is_compiling() or value.is_inference():
         return None
     return value._version

@@ -19,15 +19,15 @@ class TermSpec:
 
     Args:
         name: the term's name in logs and losses.
-        features: student features, by name; each gets a loss of its own.
+        features: names of student features; each gets a loss of its own.
         loss: a name of :data:`pcka.core.LOSSES`.
         loss_args: its arguments; a list gives one value per feature.
         weight: factor of every loss of the term, >= 0; or ``{"ratio": r}``, which holds the
             gradient of every loss at r times that of the task, see :mod:`pcka.core.balance`.
         schedule: arguments of :class:`pcka.core.schedules.Schedule`, by which the weight changes
-            over a run; none: constant.
-        teacher_features: their counterparts, if the names differ; empty pairs by equal name,
-            else, for a map, by the one teacher feature of equal stride.
+            over a run; constant if it is empty.
+        teacher_features: the teacher's features, if their names differ. If empty, features are
+            paired by equal name, else, for a map, by the one teacher feature of equal stride.
         adapter: a name of ``ADAPTERS``, applied to the student.
 
     Raises:

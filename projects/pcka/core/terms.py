@@ -1,6 +1,6 @@
 """Distillation terms: pairs of features, each with its loss and weight.
 
-One :class:`TermSpec` is one line of a configuration; :class:`DistillTerms` turns the features of
+One :class:`TermSpec` is one entry of a configuration. :class:`DistillTerms` turns the features of
 student and teacher into named losses. Detection and classification share both.
 """
 
@@ -19,7 +19,7 @@ from .term_spec import TermSpec
 
 
 class DistillTerms(nn.Module):
-    """Features of both networks -> ``{loss_<term>_<feature>: scalar}``.
+    """The losses ``{loss_<term>_<feature>: scalar}`` of the features of both networks.
 
     Args:
         specs: the terms; those of weight 0 are left out.
@@ -86,11 +86,11 @@ class DistillTerms(nn.Module):
         """Turn features by name into weighted scalar losses.
 
         Args:
-            student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``; of the teacher, those
-                of the pairings that are ``on``.
+            student, teacher: maps ``(B, C, H, W)`` and vectors ``(B, C)``. The teacher's may be
+                those of the pairings that are ``on`` alone.
             target: the labels ``(B,)``, for the losses that need them.
-            progress: of the training, in [0, 1], for the schedules; None, outside of a run: every
-                term at its full weight. A pairing that is not on is not computed, and gives 0.
+            progress: the progress of the training, in [0, 1], for the schedules; None gives every
+                term its full weight. A pairing that is not on is not computed, and gives 0.
             image_sizes: height and width of each image in pixels, to leave the padding of the batch
                 out of the losses of maps; None leaves it in.
 
@@ -111,8 +111,8 @@ class DistillTerms(nn.Module):
                     loss = balance.add(key, pair.ratio, weight, loss, leaf, fades=fades)
                 losses[f"loss_{key}"] = loss
             else:
-                # The zero depends on the adapter, as several processes wait for a gradient of
-                # every parameter.
+                # The zero depends on the adapter, because several processes wait for a gradient
+                # of every parameter.
                 reached = [p.sum() * 0 for p in self.adapters[key].parameters()]
                 losses[f"loss_{key}"] = sum(reached, x.new_zeros(()))
         return losses
@@ -165,7 +165,7 @@ class DistillTerms(nn.Module):
 
     @property
     def gathers(self) -> bool:
-        """Whether a loss reads the batches of all processes, which then have to be of one shape."""
+        """Whether a loss reads the batches of all processes, which then need one shape."""
         return any(self.loss(key).gather for key in self.losses)
 
     def loss(self, key: str) -> DistillLoss:
@@ -178,9 +178,9 @@ class DistillTerms(nn.Module):
         """Return the readable figure behind each loss: ``{"cka/pcka_p2": 0.93}``.
 
         Args:
-            losses: of one step, or their means over several.
-            progress: of each of these steps. The figure of several is a mean in which a step
-                counts with the term's weight; a term that was off in all of them has none.
+            losses: the losses of one step, or their means over several.
+            progress: the progress at each of these steps. The figure of several steps is a mean in
+                which a step counts with the term's weight. A term that was off in all has none.
         """
         figures = {}
         for key, pair in self.pairings.items():

@@ -12,9 +12,9 @@
 ``tiles``          tile sizes, and the card that they were chosen on
 =================  ================================================================================
 
-Triton comes with torch's CUDA builds and is imported by the first call on a CUDA tensor. What has
-no kernel, and machines without Triton, take the plain form of :mod:`pcka.core.streaming`. With
-``TRITON_INTERPRET=1`` CPU tensors take the kernels too, run by Triton's interpreter.
+Triton comes with torch's CUDA builds, and the first call on a CUDA tensor imports it. Options that
+have no kernel, and machines without Triton, take the plain form of :mod:`pcka.core.streaming`. With
+``TRITON_INTERPRET=1`` CPU tensors take the kernels as well, run by Triton's interpreter.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ from ..collectives import world_size
 from ..patches import PatchOptions, grid_shape
 
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Gram matrices of matrices with so few rows are formed even where fewer columns would pay.
+# Matrices with no more rows than this take N x N Gram matrices even where D x D ones are cheaper.
 _FEW_ROWS = 1024
 
 
@@ -44,7 +44,7 @@ def covers_maps(student: Tensor, teacher: Tensor, options: PatchOptions) -> bool
     down, across = grid_shape(student.shape[2], student.shape[3], options.patch_shape)
     p, q = options.patch_shape
     cells = p * q * (student.shape[1] if options.grouping == "batch" else student.shape[0])
-    return down * across <= 2 * cells  # else the form over the features takes fewer products
+    return down * across <= 2 * cells  # beyond, the form over the features takes fewer products
 
 
 def covers_matrices(x: Tensor, y: Tensor, debiased: bool) -> bool:

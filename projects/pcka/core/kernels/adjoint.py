@@ -41,9 +41,10 @@ def adjoint(
 ):  # fmt: skip
     """Write the gradient of a map from that of its resized cells ``(B, C, UH, UW)``.
 
-    One program a plane and tile. A cell collects what it gave to at most ``y_shares`` by
-    ``x_shares`` resized cells; a padded map is cropped. All is multiplied by the factor of the
-    group, by that of the call, and by the incoming gradient, before it is cast to the map's type.
+    There is one program per plane and tile. A cell adds up the gradients of the at most
+    ``y_shares`` by ``x_shares`` resized cells that it had a share in; a padded map is cropped. The
+    sum is multiplied by the factor of the group, by that of the call, and by the incoming gradient
+    before it is cast to the map's type.
     """
     plane = tl.program_id(0)
     b, c = plane // C, plane % C

@@ -2,8 +2,8 @@
 
 Shapes: B images, C channels, (H, W) map, (P, Q) patch, (UH, UW) = (U P, V Q) the map after
 resizing or padding, N = U V patches, D features of a patch. A *plane* is one channel of one image.
-By the grouping ``channel`` planes of one channel are a group, by ``batch`` planes of one image.
-A matrix ``(N, D)`` is a plane whose patches are its rows: P = 1, Q = W = D, V = 1.
+With the grouping ``channel`` the planes of one channel are a group, with ``batch`` those of one
+image. A matrix ``(N, D)`` is a plane whose patches are its rows: P = 1, Q = W = D, V = 1.
 """
 
 import triton
@@ -15,10 +15,10 @@ from .launch import Kernel
 @triton.jit
 def _place(cell, size, resized):
     """Return the two cells of a map that make a resized cell, and the weight of the second."""
-    # Computed in integers: a position far from 0 in float32 has lost digits of the weight.
+    # Computed in integers, because a position far from 0 loses digits of the weight in float32.
     step = 2 * resized
     position = tl.maximum((2 * cell + 1) * size - resized, 0)
-    # A division of integers is slow: divide floats, and put right what rounding did.
+    # A division of integers is slow, so divide floats and correct the rounding.
     first = (position.to(tl.float32) / step).to(tl.int32)
     rest = position - first * step
     first += tl.where(rest < 0, -1, tl.where(rest >= step, 1, 0))
@@ -53,7 +53,7 @@ def _load_cells(
     first, second, weight = y, y, 0.0
     if RESIZE_Y:
         first, second, weight = _place(y, H, UH)
-    if WIDE:  # rows start at multiples of 8 cells, so that several are loaded at once
+    if WIDE:  # rows start at multiples of 8 cells: tell the compiler, for wide loads
         top = plane + first * (sh // 8) * 8
         bottom = plane + second * (sh // 8) * 8
     else:
@@ -68,7 +68,7 @@ def _load_cells(
 @triton.jit
 def plane_start(x, b, c, sb, sc, WIDE: tl.constexpr):
     """Return where a plane starts."""
-    if WIDE:  # for the compiler to see it
+    if WIDE:  # tells the compiler that planes start at multiples of 8 cells
         start = x + b.to(tl.int64) * (sb // 8 * 8) + c.to(tl.int64) * (sc // 8 * 8)
     else:
         start = x + b.to(tl.int64) * sb + c.to(tl.int64) * sc
@@ -124,9 +124,9 @@ def measure(
 ):  # fmt: skip
     """Write the mean over the patches of every cell of a patch, and the largest value.
 
-    One program a plane, block of columns of a patch, and side. ``means`` are ``(plane, P, Q)``;
-    ``peaks`` and ``energies``, the sum of squared means, are ``(plane, blocks)``; planes of a group
-    lie side by side, those of the student first.
+    There is one program per plane, block of columns of a patch, and side. ``means`` are
+    ``(plane, P, Q)``; ``peaks`` and ``energies``, the sum of squared means, are
+    ``(plane, blocks)``. Planes of a group lie side by side, those of the student first.
     """
     plane, block, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if side == 0:
@@ -151,7 +151,7 @@ def measure(
 def scale_of(peaks, count):
     """Return the power of two that brings the largest of ``count`` peaks to 2^12 or a little more.
 
-    So all parts of a number lie within float16, and squares of Gram matrices within float32.
+    Then all parts of a number are in float16's range, and squares of Gram matrices in float32's.
     """
     peak = tl.zeros((256,), tl.float32)
     for first in range(0, count, 256):
@@ -217,8 +217,9 @@ def cut(
 ):  # fmt: skip
     """Write the patches of some groups, ``(PARTS, groups, N, D)``, centred and scaled, in float16.
 
-    One program a plane, row of a patch, block of its columns, and side. Of two parts the first is
-    the number rounded to float16 and the second what that left: together they hold 22 bits.
+    There is one program per plane, row of a patch, block of its columns, and side. With two parts
+    the first is the number rounded to float16 and the second the remainder: together they hold 22
+    bits.
     """
     plane, line, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if side == 0:

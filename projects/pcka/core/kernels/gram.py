@@ -2,8 +2,8 @@
 
 Shapes: groups, N patches, D features of a patch, padded to a multiple of 64; K and L, the Gram
 matrices of the student and of the teacher, and ``E = X Y^T`` are ``(groups, N, N8)``, N8 being N
-padded to a multiple of 8. Patches are float16 in one part or two, see :func:`.cells.cut`; all is
-added up in float32 or better.
+padded to a multiple of 8. Patches are float16 in one part or two, see :func:`.cells.cut`; sums are
+float32 or better.
 """
 
 import triton
@@ -82,15 +82,16 @@ def gram(
 ):  # fmt: skip
     """Write K and L tile by tile, and the sums by which they compare, ``(groups, 4, tiles)``.
 
-    One program a tile of the upper half, split of the features, and group. With several splits
-    ``k`` takes the partial tiles, ``(groups, splits, tiles, 2, SIZE, SIZE)``, for :func:`merge`.
+    There is one program per tile of the upper half, split of the features, and group. With several
+    splits ``k`` takes the partial tiles, ``(groups, splits, tiles, 2, SIZE, SIZE)``, for
+    :func:`merge`.
     With ``INTER`` it writes ``E = X Y^T`` as well, and |E|^2 as the fourth sum.
     """
     tile, split, group = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row, column = _tile_place(tile, tiles)
     i = row * SIZE + tl.arange(0, SIZE)
     j = column * SIZE + tl.arange(0, SIZE)
-    # Rows beyond the last repeat it, so that nothing has to be masked while multiplying.
+    # Rows beyond the last one repeat it, so that the multiplication needs no mask.
     rows, columns = tl.minimum(i, N - 1), tl.minimum(j, N - 1)
     x_d, y_d, x_part, y_part = x_d_64 * 64, y_d_64 * 64, x_part_64 * 64, y_part_64 * 64
     x, y = x_ptr + group * N * x_d, y_ptr + group * N * y_d
@@ -127,7 +128,7 @@ def merge(
 ):  # fmt: skip
     """Add up the splits of the tiles of K and L, in their order: the second half of :func:`gram`.
 
-    One program a strip of ``ROWS`` rows of a tile, and group; ``count`` tiles.
+    There is one program per strip of ``ROWS`` rows of a tile, and group; ``count`` tiles.
     """
     strip, group = tl.program_id(0), tl.program_id(1).to(tl.int64)
     tile, piece = strip // (SIZE // ROWS), strip % (SIZE // ROWS)

@@ -1,8 +1,8 @@
 """Launching Triton kernels with little work on the host.
 
-``kernel[grid](...)`` looks at all arguments of every launch to find the variant to run: for the
-long argument lists here that takes longer than the kernels. A :class:`Launch` looks once, and
-needs no more than addresses from then on.
+``kernel[grid](...)`` inspects all arguments of every launch to find the variant to run. For the
+long argument lists here that takes longer than the kernels. A :class:`Launch` inspects them once,
+and needs only addresses from then on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from triton.runtime.jit import JITFunction
 class Kernel:
     """A Triton kernel whose variants do not depend on sizes.
 
-    In its signature pointers come first, with names that end in ``_ptr``, then numbers, which are
-    never specialised, so that maps of other sizes run the same machine code, then constants.
+    In its signature pointers come first, with names that end in ``_ptr``, then numbers, then
+    constants. Numbers are never specialised, so that maps of all sizes run the same machine code.
 
     Attributes:
         variants: the hashes of the variants that have been compiled or loaded.
@@ -43,7 +43,7 @@ class Kernel:
         warps: int,
         stages: int,
     ) -> Any:
-        """Launch the kernel as Triton does it; return the variant that ran, if it is compiled."""
+        """Launch the kernel by Triton's own way; return the variant that ran, if it is compiled."""
         options = {"num_warps": warps, "num_stages": stages}
         compiled = self.function[grid](*arguments, **constants, **options)
         if not isinstance(self.function, JITFunction):
@@ -53,14 +53,14 @@ class Kernel:
 
 
 class Launch:
-    """A launch of which all is known but the addresses.
+    """A launch with everything fixed except for the addresses.
 
     Args:
-        kernel: what is launched.
+        kernel: the kernel to launch.
         grid: how many programs run, along three axes.
         pointers: the names of the tensors that it takes, in the order of its signature.
         numbers: the sizes and strides that follow.
-        constants: what is compiled into the variant, by name, in the order of its signature.
+        constants: the constants of the variant by name, in the order of its signature.
         warps, stages: Triton's ``num_warps`` and ``num_stages``.
     """
 
@@ -86,7 +86,7 @@ class Launch:
         """Launch on a stream of the current device.
 
         Args:
-            addresses: of every tensor, by name; with the alignment that they had the first time.
+            addresses: of every tensor, by name; aligned as they were at the first launch.
             stream: the handle of the stream.
             tensor: returns the tensor of a name; called by the first launch alone.
         """

@@ -1,4 +1,4 @@
-"""PCKA of two maps and CKA of two matrices by kernels: memory, and the order of the launches.
+"""PCKA of two maps and CKA of two matrices by kernels: their memory and the order of launches.
 
 Shapes: B images, C channels, (H, W) map; G groups, N patches, D features of a patch.
 """
@@ -18,17 +18,17 @@ from .launch import current_stream
 from .plan import Plan, Side
 from .steps import Steps
 
-# The patches and Gram matrices that are held at a time, in bytes: larger levels go in chunks.
+# The bytes of patches and Gram matrices that are held at a time: larger levels go in chunks.
 WORKSPACE_BYTES = 224 << 20
 
-# What is known of a tensor before its contents: all of its plan depends on this.
+# The properties of a tensor that its plan depends on; its contents are not among them.
 _Form = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], bool]
 
 
 def patch_cka(
     student: Tensor, teacher: Tensor, needs: Needs, options: PatchOptions
 ) -> tuple[Tensor, float, Any, Any]:
-    """Compute PCKA and what makes its gradients: the ``compute`` of :func:`.with_gradients`.
+    """Compute PCKA and its unfinished gradients: the ``compute`` of :func:`.with_gradients`.
 
     Args:
         student, teacher: ``(B, C, H, W)``, ``(B, C', H, W)``, as :func:`.covers_maps` takes them.
@@ -52,7 +52,7 @@ def patch_cka(
 
 
 def cka(x: Tensor, y: Tensor, needs: Needs, center: bool) -> tuple[Tensor, float, Any, Any]:
-    """Compute the CKA ``(...)`` of ``(..., N, Dx)`` and ``(..., N, Dy)``, as :func:`patch_cka`."""
+    """Compute the CKA ``(...)`` of ``(..., N, Dx)``, ``(..., N, Dy)``; see :func:`patch_cka`."""
     maps = [m.unsqueeze(0).flatten(0, -3).unsqueeze(0) for m in (x, y)]
     steps = _steps_of_matrices(_form(maps[0]), _form(maps[1]), center, needs, _settings(x, y))
     values, slopes = _run(steps, maps)
@@ -66,10 +66,10 @@ class Pulled:
     """The gradient of a map, on its resized cells, that waits for the incoming gradient.
 
     Attributes:
-        cells: ``(B, C, U P, V Q)``, float32, or float16 for a half map: without what all entries
-            of a group are multiplied by.
-        factors: ``(G,)``, just that.
-        shape: that of the gradient.
+        cells: ``(B, C, U P, V Q)``, float32, or float16 for a half map, before the multiplication
+            by ``factors``.
+        factors: ``(G,)``, one factor for all entries of a group.
+        shape: the shape of the gradient.
     """
 
     def __init__(self, steps: Steps, side: int, x: Tensor, cells: Tensor, factors: Tensor):
@@ -80,8 +80,8 @@ class Pulled:
         """Return the gradient of the map, in its type and memory format.
 
         Args:
-            outer: the incoming gradient, ``()`` or one a group ``(...)``, float32.
-            factor: what all is multiplied by besides.
+            outer: the incoming gradient, ``()`` or one per group ``(...)``, float32.
+            factor: a further factor of all entries.
         """
         out, outer = torch.empty_like(self.map), outer.contiguous()
         side = "xy"[self.side]
@@ -131,7 +131,7 @@ def _run(steps: Steps, maps: list[Tensor] | tuple[Tensor, Tensor]) -> tuple[Tens
 
 
 def _finder(tensors: dict[str, Tensor], workspace: Tensor, plan: Plan) -> Callable[[str], Tensor]:
-    """Return what finds a tensor by name, in ``tensors`` or in the workspace."""
+    """Return a function that finds a tensor by name, in ``tensors`` or in the workspace."""
 
     def find(name: str) -> Tensor:
         if name in tensors:
@@ -149,7 +149,7 @@ def _form(x: Tensor) -> _Form:
 
 
 def _settings(x: Tensor, y: Tensor) -> tuple[int, tiles.Tiles, int, torch.device]:
-    """Return what a plan depends on besides its tensors' forms and the options."""
+    """Return the settings that a plan depends on besides its tensors and the options."""
     # One float16 part holds a half map, and a float32 map where TF32 is allowed.
     exact = torch.get_float32_matmul_precision() == "highest"
     parts = 2 if exact and torch.float32 in (x.dtype, y.dtype) else 1

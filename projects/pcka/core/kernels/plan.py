@@ -1,4 +1,4 @@
-"""The sizes of a comparison of two maps: chunks, splits, and where all lies in the workspace.
+"""The sizes of a comparison of two maps: chunks, splits, and the layout of the workspace.
 
 Shapes: B images, C channels, (H, W) map, (P, Q) patch, (U, V) grid; G groups, N patches,
 D features of a patch; a matrix ``(N, D)`` is a map of N rows whose patches are its rows.
@@ -13,7 +13,7 @@ import torch
 from ..closed_form import Needs
 from .tiles import Tiles
 
-# Programs that fill a card: the Gram matrices of fewer tiles are split along the features.
+# Programs that fill a card. Gram matrices with fewer tiles are split along the features.
 _PROGRAMS = 264
 # The largest grid along its third axis.
 _MOST_GROUPS = 65535
@@ -28,7 +28,7 @@ class Side:
 
     Attributes:
         dtype, shape, strides: those of the map.
-        aligned: its address is a multiple of 16 bytes.
+        aligned: whether its address is a multiple of 16 bytes.
         resized: W after resizing or padding.
         patch_width: Q.
     """
@@ -72,19 +72,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that follows from the sizes of two maps and the options.
+    """Everything that follows from the sizes of two maps and the options.
 
     Attributes:
         sides: the student's and the teacher's.
         patch_height: P.
         down, across: the grid ``(U, V)`` of patches.
-        batch: the images are the groups, and not the channels.
-        center: subtract the mean over the patches.
-        share: that of the CKA over the features of a patch, uncentred, in the result.
-        pad: pad a map with zeros that is no multiple of the patch, in place of resizing it.
+        batch: whether the images are the groups; otherwise the channels are.
+        center: whether to subtract the mean over the patches.
+        share: the share of the (uncentred) CKA over the features of a patch in the result.
+        pad: whether a map is padded with zeros to a multiple of the patch instead of resized.
         needs: whether the gradient of the student and of the teacher is wanted.
         parts: how many float16 numbers hold a feature.
-        tiles: what a program works on.
+        tiles: how much each program works on.
         workspace: bytes that a chunk of groups may take.
     """
 
@@ -121,7 +121,7 @@ class Plan:
 
     @cached_property
     def chunk(self) -> int:
-        """How many groups are worked on at a time."""
+        """The number of groups that are worked on at a time."""
         n = self.patches
         grams = 3 if self.share else 2
         one_group = 2 * self.parts * n * sum(self.depths) + grams * 4 * n * self.padded
@@ -130,12 +130,12 @@ class Plan:
 
     @cached_property
     def ragged(self) -> bool:
-        """Whether kernels read beyond the last feature: the workspace has to start as zeros."""
+        """Whether kernels read beyond the last feature, so that the workspace starts as zeros."""
         return self.features != self.depths
 
     @cached_property
     def places(self) -> dict[str, Place]:
-        """Where the tensors of the workspace lie, by name."""
+        """The places of the tensors in the workspace, by name."""
         n, chunk, size = self.patches, self.chunk, self.tiles.gram
         planes = [self.sides[0].shape[0] * side.shape[1] for side in self.sides]
         blocks = [side.blocks(self.columns) for side in self.sides]
@@ -175,12 +175,12 @@ class Plan:
 
     @cached_property
     def depths(self) -> tuple[int, ...]:
-        """D as it lies in memory."""
+        """D of each side as padded in memory."""
         return tuple(-(-d // 64) * 64 for d in self.features)
 
     @cached_property
     def padded(self) -> int:
-        """Entries of a row of a Gram matrix as it lies in memory."""
+        """Entries of a row of a Gram matrix as padded in memory."""
         return -(-self.patches // 8) * 8
 
     @cached_property
@@ -195,9 +195,9 @@ class Plan:
 
     @cached_property
     def splits(self) -> int:
-        """Into how many parts the features are split, for enough programs."""
+        """The number of parts that the features are split into, to have enough programs."""
         if self.share:
-            return 1  # by channel alone, and there are many
+            return 1  # only with `channel`, which has many groups
         wanted = -(-_PROGRAMS // (self.upper * self.chunk))
         steps = max(self.depths) // self.tiles.gram_depth
         return max(min(wanted, steps // 4), 1)

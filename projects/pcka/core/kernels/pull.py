@@ -11,7 +11,7 @@ from .launch import Kernel
 
 # A group whose energy is below this many rounding errors of its mean is dead: see core/grams.py.
 _NOISE = tl.constexpr((8.0 * 2.0**-23) ** 2)
-# The operator of the gradient has entries of at most 2; times this they use float16's range.
+# The gradient operator has entries of at most 2; times this number they use float16's range.
 OPERATOR_SCALE = tl.constexpr(4096.0)
 
 
@@ -111,11 +111,11 @@ def pull(
 ):  # fmt: skip
     """Write the gradient of the cells, ``(L/q - CKA K/p) X``, where they lie in ``(B, C, UH, UW)``.
 
-    One program a block of features, tile of patches, and group. With the ``TEACHER`` the roles are
-    exchanged: x, k and l are then the teacher's patches and Gram matrices. With ``INTER`` a share
-    is that of the CKA over the features, ``E Y/q - CKA K X/p``. What all entries of a group are
-    multiplied by goes to ``factors``, since float16 holds the rest; ``keep`` is a power of two
-    that brings the rest into its range.
+    There is one program per block of features, tile of patches, and group. With ``TEACHER`` the
+    roles are exchanged: x, k and l are then the teacher's patches and Gram matrices. With ``INTER``
+    a share of the gradient is that of the CKA over the features, ``E Y/q - CKA K X/p``. The common
+    factor of all entries of a group goes to ``factors``, so that float16 can hold the rest;
+    ``keep`` is a power of two that brings the rest into its range.
     """
     block, tile, local = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     group = first_group + local
@@ -138,7 +138,7 @@ def pull(
     matrix, features = local.to(tl.int64) * N * N8, local.to(tl.int64) * N * (d_64 * 64)
     total = tl.zeros((SIZE, WIDTH), tl.float32)
     if INTER:
-        # |E| is at most sqrt(|K| |L|): divided by that it fits into float16 as K/p and L/q do.
+        # |E| is at most sqrt(|K| |L|), so divided by that it fits into float16, as K/p and L/q do.
         root = tl.sqrt(own * other)
         e = e_ptr + matrix
         total = _add_product(

@@ -1,4 +1,4 @@
-"""What a comparison of two maps launches, worked out once for all maps of these sizes.
+"""The launches of a comparison of two maps, worked out once for all maps of these sizes.
 
 measure -> (cut -> gram (-> merge) -> pull) for every chunk of groups -> adjoint in backward.
 
@@ -84,7 +84,7 @@ class Steps:
         )
 
     def _compare(self, first: int, groups: int) -> Iterator[Launch]:
-        """Yield the launches for some groups: their values, and the gradients that are needed."""
+        """Yield the launches that compute values and needed gradients of some groups."""
         plan = self.plan
         n, n_8, size, tiles = (
             plan.patches,
@@ -184,8 +184,8 @@ class Steps:
         Args:
             i: 0 for the student, 1 for the teacher.
             strides: those of the gradient.
-            each: the incoming gradient has a number for each group.
-            factor: what all is multiplied by.
+            each: whether the incoming gradient has a number for each group.
+            factor: a factor of all entries.
         """
         plan = self.plan
         found = self._backward.get((i, each, factor))
@@ -195,7 +195,7 @@ class Steps:
         (b, c, height, width), down = side.shape, plan.down * plan.patch_height
         rows, columns = plan.tiles.adjoint_rows, plan.tiles.adjoint_columns
         sizes = (height, down, "RESIZE_Y"), (width, side.resized, "RESIZE_X")
-        # So many cells of the resized map are less than one cell of the map away.
+        # The number of cells of the resized map that are less than one cell of the map away.
         shares = [-(-2 * to // size) if plan.resizes[key] else 1 for size, to, key in sizes]
         launch = self._backward[i, each, factor] = Launch(
             adjoint.adjoint,

@@ -9,9 +9,9 @@ class Tiles:
 
     Args:
         gram: rows and columns of a Gram matrix.
-        gram_depth: features that are multiplied in one step.
+        gram_depth: features that are multiplied in one step of the Gram matrices.
         pull_width: features of the gradient.
-        pull_depth: patches that are multiplied in one step.
+        pull_depth: patches that are multiplied in one step of the gradient.
         gram_warps, gram_stages, pull_warps, pull_stages: Triton's ``num_warps``, ``num_stages``.
         cells: cells that are read at a time, patches times columns of a patch.
         cell_warps: ``num_warps`` of the kernels that read and write maps.
@@ -34,5 +34,5 @@ class Tiles:
     adjoint_columns: int = 128
 
 
-# By how many float16 parts a number has.
+# The tiles by how many float16 parts a number has.
 CHOSEN = {1: Tiles(), 2: Tiles()}

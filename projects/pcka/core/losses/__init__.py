@@ -1,24 +1,24 @@
 """One loss family per file: a function and a thin module ``loss(student, teacher) -> scalar``.
 
-``LOSSES`` holds what a configuration may name. Contract of an entry, with its defaults in
-``base.DistillLoss``:
+``LOSSES`` holds the losses that a configuration may name. The contract of an entry, with its
+defaults in ``base.DistillLoss``, is:
 
 - the constructor takes keyword arguments alone and raises ValueError for bad ones;
 - ``forward(student, teacher)`` gives a scalar, computed in float32 (float64 for float64) with
   autocast off, that is 0 at a perfect match, and gradients to the student; its docstring says where
   its size is not of order 1;
-- ``inputs`` says what it takes: ``"maps"``, two ``(B, C, H, W)`` of one height and width;
+- ``inputs`` says what the loss takes: ``"maps"``, two ``(B, C, H, W)`` of one height and width;
   ``"samples"``, two tensors with one row per sample of a batch, all other axes free;
   ``"logits"``, two ``(B, P)``;
 - ``needs_equal_width`` says whether channels or classes have to agree in number;
 - ``needs_target``: ``forward(student, teacher, target)`` also takes the labels, ``(B,)``;
-- ``check_map(height, width)`` raises ValueError for a map that it cannot learn from;
-- ``without_padding(map, inside)`` is the map without what padding would add to the loss;
-- ``gather`` says whether it reads the batches of all processes, which then have to be of one shape;
-- ``similarity`` names the figure that ``1 - loss`` is, or is empty.
+- ``check_map(height, width)`` raises ValueError for a map that teaches nothing;
+- ``without_padding(map, inside)`` returns the map so that its padding adds nothing to the loss;
+- ``gather`` says whether the loss reads the batches of all processes, which then need one shape;
+- ``similarity`` names the figure ``1 - loss``, or is empty.
 
-Losses of ``"samples"``, and of logits over a batch, say nothing about batches of one or two. RCKA,
-their weighted sum, takes features and logits at once: as terms it is three.
+Losses of ``"samples"``, and of logits over a batch, say nothing about batches of one or two. RCKA
+is a weighted sum of losses of features and of logits, so a configuration lists it as three terms.
 """
 
 from .at import AT, at_loss

@@ -9,10 +9,10 @@ from .measures import in_safe_range, unit
 
 @in_full_precision
 def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``mean (Q_S / |Q_S| - Q_T / |Q_T|)^2``, with Q the mean of the squares over the channels.
+    """Return ``mean (Q_S / |Q_S| - Q_T / |Q_T|)^2``, with Q the mean square over the channels.
 
     Activation-based attention transfer with p = 2 (Zagoruyko and Komodakis 2017, arXiv 1612.03928,
-    eq. 2). The mean is over the H W places, so the loss is of order 1 / (H W) and asks for a large
+    eq. 2). The mean is over the H W places, so the loss is of order 1 / (H W) and needs a large
     weight: 1000 is usual.
 
     Args:
@@ -31,7 +31,7 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class AT(DistillLoss):
-    """:func:`at_loss` as a module."""
+    """The module of :func:`at_loss`."""
 
     inputs = "maps"
 
@@ -39,5 +39,5 @@ class AT(DistillLoss):
         super().__init__()
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, C, H, W)``, ``(B, C', H, W)`` -> scalar."""
+        """Return a scalar of ``(B, C, H, W)``, ``(B, C', H, W)``."""
         return at_loss(student, teacher)

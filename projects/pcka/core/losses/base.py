@@ -1,4 +1,4 @@
-"""What the losses share: their contract, precision, and checks of input and options."""
+"""The base of the losses: their contract, precision, and checks of input and options."""
 
 import math
 from collections.abc import Callable
@@ -32,12 +32,12 @@ class DistillLoss(nn.Module):
         return self.options.get("gather", False)
 
     def check_map(self, height: int, width: int) -> None:
-        """Raise ValueError for a map of this size that cannot be learnt from."""
+        """Raise ValueError if a map of this size teaches nothing."""
 
     def without_padding(self, x: Tensor, inside: Tensor) -> Tensor:
-        """A map ``(B, C, H, W)`` to which cells outside of ``inside`` add as little as they can.
+        """Return a map ``(B, C, H, W)`` whose cells outside of ``inside`` add nothing to the loss.
 
-        ``inside`` is ``(B, 1, H, W)``. They are 0 here, which for a sum over cells is nothing.
+        ``inside`` is ``(B, 1, H, W)``. Here the cells become 0, which adds nothing to a sum.
         """
         return x.masked_fill(~inside, 0)
 

@@ -1,4 +1,4 @@
-"""CWD: where each channel of the teacher looks (Shu et al. 2021)."""
+"""CWD: the places where each channel of the teacher is large (Shu et al. 2021)."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from .measures import softened_kl
 
 @in_full_precision
 def cwd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """``T^2/C sum_c KL(p_c || q_c)``, mean over the batch.
+    """Return ``T^2/C sum_c KL(p_c || q_c)``, mean over the batch.
 
     p_c and q_c are the softmax of a channel over its places, at temperature T, of the teacher and
     the student (Shu et al. 2021, arXiv 2011.13256).
@@ -28,7 +28,7 @@ def cwd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> T
 
 
 class CWD(DistillLoss):
-    """:func:`cwd_loss` as a module; the arguments are the same."""
+    """The module of :func:`cwd_loss`; the arguments are the same."""
 
     inputs = "maps"
     needs_equal_width = True
@@ -38,5 +38,5 @@ class CWD(DistillLoss):
         super().__init__(temperature=temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, C, H, W)``, ``(B, C, H, W)`` -> scalar."""
+        """Return a scalar of ``(B, C, H, W)``, ``(B, C, H, W)``."""
         return cwd_loss(student, teacher, **self.options)

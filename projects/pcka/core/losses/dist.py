@@ -15,12 +15,12 @@ def dist_loss(
     gamma: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """``T^2 [beta mean_i (1 - r_i) + gamma mean_j (1 - r_j)]``.
+    """Return ``T^2 [beta mean_i (1 - r_i) + gamma mean_j (1 - r_j)]``.
 
     r_i correlates the probabilities ``softmax(logits / T)`` of sample i over the classes (the
     *inter-class* relation of Huang et al. 2022, arXiv 2205.10536), r_j those of class j over the
-    samples of the batch (*intra-class*). T^2 is the released code's, which also adds 1e-8 to the
-    denominators: that fades out classes of tiny probability, here they count in full.
+    samples of the batch (*intra-class*). T^2 comes from the released code. That code also adds 1e-8
+    to the denominators, which fades out classes of tiny probability; here they count in full.
 
     Args:
         student, teacher: logits ``(B, P)``.
@@ -28,8 +28,8 @@ def dist_loss(
         temperature: T.
 
     Returns:
-        a scalar in [0, 2 T^2 (beta + gamma)], 0 where both give the same probabilities. Two samples
-        or more: of one, every r_j is 0.
+        a scalar in [0, 2 T^2 (beta + gamma)], 0 where both give the same probabilities. With a
+        single sample every r_j is 0.
 
     Raises:
         ValueError: shapes that differ.
@@ -41,7 +41,7 @@ def dist_loss(
 
 
 class DIST(DistillLoss):
-    """:func:`dist_loss` as a module; the arguments are the same."""
+    """The module of :func:`dist_loss`; the arguments are the same."""
 
     inputs = "logits"
     needs_equal_width = True
@@ -52,5 +52,5 @@ class DIST(DistillLoss):
         super().__init__(beta=beta, gamma=gamma, temperature=temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, P)``, ``(B, P)`` -> scalar."""
+        """Return a scalar of ``(B, P)``, ``(B, P)``."""
         return dist_loss(student, teacher, **self.options)

@@ -17,11 +17,11 @@ def dkd_loss(
     beta: float = 8.0,
     temperature: float = 4.0,
 ) -> Tensor:
-    """``alpha TCKD + beta NCKD`` times T^2, mean over the samples (Zhao et al. 2022, eq. 7).
+    """Return T^2 times ``alpha TCKD + beta NCKD``, mean over the samples (Zhao et al. 2022, eq. 7).
 
     TCKD is the KL between the two-way distributions (target class, all others), NCKD the KL between
     the distributions over the other classes alone. Both are formed from logits, so that no
-    probability that rounds to 0 or 1 meets a logarithm.
+    logarithm is taken of a probability that rounds to 0 or 1.
 
     Args:
         student, teacher: logits ``(B, P)`` over P >= 2 classes.
@@ -53,7 +53,7 @@ def dkd_loss(
 
 
 class DKD(DistillLoss):
-    """:func:`dkd_loss` as a module; the arguments are the same."""
+    """The module of :func:`dkd_loss`; the arguments are the same."""
 
     inputs = "logits"
     needs_equal_width = True
@@ -65,12 +65,12 @@ class DKD(DistillLoss):
         super().__init__(alpha=alpha, beta=beta, temperature=temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        """``(B, P)``, ``(B, P)``, ``(B,)`` -> scalar."""
+        """Return a scalar of ``(B, P)``, ``(B, P)``, ``(B,)``."""
         return dkd_loss(student, teacher, target, **self.options)
 
 
 def _split(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Logits ``(B, 2)`` of (target, all others), and ``(B, P - 1)`` of the others."""
+    """Return logits ``(B, 2)`` of (target, all others), and ``(B, P - 1)`` of the others."""
     column = torch.arange(logits.shape[1] - 1, device=logits.device)
     others = logits.gather(1, column + (column >= target))
     rest = temperature * (others / temperature).logsumexp(1, keepdim=True)

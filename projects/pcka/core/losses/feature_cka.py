@@ -17,13 +17,13 @@ def feature_cka(
     debiased: bool = False,
     gather: bool = False,
 ) -> Tensor:
-    """CKA over the samples of a batch.
+    """Return CKA over the samples of a batch.
 
     Args:
         student: ``(B, ...)``, one image per row; all other axes are flattened.
         teacher: ``(B, ...)``; its other axes may differ.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over the images of all processes; see :mod:`pcka.core.collectives`.
+        gather: use the images of all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar in [0, 1]. Centred, two images always give 1.
@@ -39,7 +39,7 @@ def feature_cka(
 
 
 class FeatureCKA(DistillLoss):
-    """``1 -`` :func:`feature_cka`, as a loss; the arguments are the same."""
+    """The loss ``1 -`` :func:`feature_cka`; the arguments are the same."""
 
     inputs = "samples"
     similarity = "cka"
@@ -49,5 +49,5 @@ class FeatureCKA(DistillLoss):
         super().__init__(center=center, debiased=debiased, gather=gather)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, ...)``, ``(B, ...)`` -> scalar."""
+        """Return a scalar of ``(B, ...)``, ``(B, ...)``."""
         return 1 - feature_cka(student, teacher, **self.options)

@@ -8,7 +8,7 @@ from .measures import softened_kl
 
 @in_full_precision
 def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
-    """``T^2 KL(softmax(t / T) || softmax(s / T))``, mean over the samples.
+    """Return ``T^2 KL(softmax(t / T) || softmax(s / T))``, mean over the samples.
 
     Hinton et al. 2015, arXiv 1503.02531, section 2.
 
@@ -27,7 +27,7 @@ def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
 
 
 class KD(DistillLoss):
-    """:func:`kd_loss` as a module; the arguments are the same."""
+    """The module of :func:`kd_loss`; the arguments are the same."""
 
     inputs = "logits"
     needs_equal_width = True
@@ -37,5 +37,5 @@ class KD(DistillLoss):
         super().__init__(temperature=temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, P)``, ``(B, P)`` -> scalar."""
+        """Return a scalar of ``(B, P)``, ``(B, P)``."""
         return kd_loss(student, teacher, **self.options)

@@ -25,7 +25,7 @@ def logit_cka(
     debiased: bool = False,
     gather: bool = False,
 ) -> Tensor:
-    """CKA of two sets of logits.
+    """Return CKA of two sets of logits.
 
     Args:
         student, teacher: ``(B, P)`` logits of B samples over P classes.
@@ -37,7 +37,7 @@ def logit_cka(
         normalize_rows: divide each row of the Gram matrices by the length of its sample, as the
             released code does, so that samples of large logits do not decide alone.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over the samples of all processes; see :mod:`pcka.core.collectives`.
+        gather: use the samples of all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar in [0, 1] (debiased, and with ``normalize_rows``: [-1, 1]).
@@ -70,7 +70,7 @@ def logit_cka(
 
 
 class LogitCKA(DistillLoss):
-    """``1 -`` :func:`logit_cka`, as a loss; the arguments are the same."""
+    """The loss ``1 -`` :func:`logit_cka`; the arguments are the same."""
 
     inputs = "logits"
     similarity = "cka"
@@ -99,7 +99,7 @@ class LogitCKA(DistillLoss):
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, P)``, ``(B, P)`` -> scalar."""
+        """Return a scalar of ``(B, P)``, ``(B, P)``."""
         return 1 - logit_cka(student, teacher, **self.options)
 
 
@@ -112,7 +112,7 @@ def _row_normalized_cka(x: Tensor, y: Tensor, center: bool) -> Tensor:
         grams = []
         for features in (x, y):
             features = features.to(working_dtype(x, y))
-            # The cosine does not depend on the scale, so that needs no gradient.
+            # The cosine does not depend on the scale, so the scale needs no gradient.
             size = features.detach().abs().amax()
             features = features / torch.where(size == 0, torch.ones_like(size), size)
             if center:

@@ -1,4 +1,4 @@
-"""How far one vector or distribution is from another, along some axes; shared by several losses."""
+"""Distances between vectors and distributions along some axes, shared by several losses."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def unit(x: Tensor, dim: int | tuple[int, ...], *, least: Tensor | float = 0.0) -> Tensor:
-    """``x / |x|`` along ``dim``; zero with zero gradient where ``|x| <= least``. NaN stays NaN."""
+    """Return ``x / |x|`` along ``dim``; 0 with zero gradient where ``|x| <= least``. NaN stays."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     return x / norm.masked_fill(norm <= least, torch.inf)
 
@@ -14,25 +14,25 @@ def unit(x: Tensor, dim: int | tuple[int, ...], *, least: Tensor | float = 0.0) 
 def in_safe_range(x: Tensor) -> Tensor:
     """Multiply by the power of two that brings the largest magnitude of ``x`` near 1.
 
-    That changes no digit, and squares neither overflow nor vanish. NaN and infinity stay.
+    This changes no digit, and squares neither overflow nor vanish then. NaN and infinity stay.
     """
     exponent = torch.frexp(x.detach().abs().amax()).exponent.clamp(-100, 100)
     return x * torch.ldexp(x.new_ones(()), -exponent)
 
 
 def pearson(x: Tensor, y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Pearson's correlation along ``dim``, in [-1, 1]; 0 where a side is constant."""
+    """Return Pearson's correlation along ``dim``, in [-1, 1]; 0 where a side is constant."""
     sides = []
     for side in map(in_safe_range, (x, y)):
         centred = side - side.mean(dim, keepdim=True)
-        # What rounding leaves of a constant is not a direction.
+        # The rounding errors of a constant are not a direction.
         norm = torch.linalg.vector_norm(side.detach(), dim=dim, keepdim=True)
         sides.append(unit(centred, dim, least=8 * torch.finfo(side.dtype).eps * norm))
     return (sides[0] * sides[1]).sum(dim)
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))`` along the last axis: -> ``(...)``.
+    """Return ``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over the last axis.
 
     T^2 keeps the size of the gradient independent of T (Hinton et al. 2015, section 2.1).
     """

@@ -8,7 +8,7 @@ from .base import DistillLoss, check_maps, in_full_precision
 
 @in_full_precision
 def mimic_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``mean (S - T)^2``.
+    """Return ``mean (S - T)^2``.
 
     The hint loss of FitNet (Romero et al. 2015, arXiv 1412.6550, eq. 3; the adapter is its
     regressor), and what DIST (Huang et al. 2022) calls mimic on detectors. Its size is that of the
@@ -28,7 +28,7 @@ def mimic_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Mimic(DistillLoss):
-    """:func:`mimic_loss` as a module."""
+    """The module of :func:`mimic_loss`."""
 
     inputs = "maps"
     needs_equal_width = True
@@ -37,5 +37,5 @@ class Mimic(DistillLoss):
         super().__init__()
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, C, H, W)``, ``(B, C, H, W)`` -> scalar."""
+        """Return a scalar of ``(B, C, H, W)``, ``(B, C, H, W)``."""
         return mimic_loss(student, teacher)

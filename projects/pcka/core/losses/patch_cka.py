@@ -47,7 +47,7 @@ def patch_cka(
 
 
 class PatchCKA(DistillLoss):
-    """``1 -`` :func:`patch_cka`, as a loss; the options are the same."""
+    """The loss ``1 -`` :func:`patch_cka`; the options are the same."""
 
     inputs = "maps"
     similarity = "cka"
@@ -64,7 +64,7 @@ class PatchCKA(DistillLoss):
     def without_padding(self, x: Tensor, inside: Tensor) -> Tensor:
         """Take padding out of the Gram matrices; see :func:`center_inside`.
 
-        With ``inter``, whose centring is another, the cells are 0.
+        ``inter`` centres otherwise, so with it the cells are set to 0.
         """
         options = self.patch_options
         if options.center and not options.share:

@@ -8,9 +8,9 @@ from .measures import pearson
 
 @in_full_precision
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``mean_c (1 - r_c)``, with r_c the correlation of channel c over batch and places.
+    """Return ``mean_c (1 - r_c)``, with r_c the correlation of channel c over batch and places.
 
-    The same as half the mean squared error between the maps once each channel is brought to zero
+    It equals half the mean squared error between the maps once each channel is brought to zero
     mean and unit variance over ``(B, H, W)`` (Cao et al. 2022, arXiv 2207.02039).
 
     Args:
@@ -27,7 +27,7 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class PKD(DistillLoss):
-    """:func:`pkd_loss` as a module."""
+    """The module of :func:`pkd_loss`."""
 
     inputs = "maps"
     needs_equal_width = True
@@ -37,5 +37,5 @@ class PKD(DistillLoss):
         super().__init__()
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, C, H, W)``, ``(B, C, H, W)`` -> scalar in [0, 2]."""
+        """Return a scalar in [0, 2] of ``(B, C, H, W)``, ``(B, C, H, W)``."""
         return pkd_loss(student, teacher)

@@ -1,4 +1,4 @@
-"""RCKA: the relations that a classifier takes over from its teacher (arXiv 2401.11824)."""
+"""RCKA: CKA of features and of logits, for classifiers (arXiv 2401.11824)."""
 
 from collections.abc import Sequence
 
@@ -23,18 +23,18 @@ def rcka(
     debiased: bool = False,
     gather: bool = False,
 ) -> Tensor:
-    """``a (1 - FCKA) + b (1 - intra-LCKA) + c (1 - inter-LCKA)``.
+    """Return ``a (1 - FCKA) + b (1 - intra-LCKA) + c (1 - inter-LCKA)``.
 
-    The paper's RCKA adds the cross-entropy; that is the task's own loss and stays with it.
+    The paper's RCKA adds the cross-entropy, which here is left to the caller.
 
     Args:
         student_features, teacher_features: stages ``(B, ...)``, paired in order; FCKA is their
             mean.
         student_logits, teacher_logits: ``(B, P)``.
         feature_weight, intra_weight, inter_weight: a, b, c; a term of weight 0 is not computed.
-        temperature, normalize_rows: of the logits; see :func:`pcka.core.logit_cka`.
+        temperature, normalize_rows: see :func:`pcka.core.logit_cka`.
         center, debiased: see :func:`pcka.core.cka`.
-        gather: over all processes; see :mod:`pcka.core.collectives`.
+        gather: use the batch of all processes; see :mod:`pcka.core.collectives`.
 
     Returns:
         a scalar, 0 where all relations agree.
@@ -65,7 +65,7 @@ def rcka(
 
 
 class RCKA(nn.Module):
-    """:func:`rcka` as a module; the arguments are the same."""
+    """The module of :func:`rcka`; the arguments are the same."""
 
     def __init__(self, **options):
         super().__init__()
@@ -82,7 +82,7 @@ class RCKA(nn.Module):
         student_logits: Tensor,
         teacher_logits: Tensor,
     ) -> Tensor:
-        """Stages ``(B, ...)`` and logits ``(B, P)`` of both sides -> scalar."""
+        """Return a scalar of stages ``(B, ...)`` and logits ``(B, P)`` of both sides."""
         return rcka(
             student_features, teacher_features, student_logits, teacher_logits, **self.options
         )

@@ -16,7 +16,7 @@ def rkd_loss(
     distance_weight: float = 25.0,
     angle_weight: float = 50.0,
 ) -> Tensor:
-    """``a mean_ij h(d_ij) + b mean_ijk h(cos_ijk)``, h the smooth L1 between student and teacher.
+    """Return ``a mean_ij h(d_ij) + b mean_ijk h(cos_ijk)``, h the smooth L1 of both networks.
 
     d_ij is the distance of samples i and j over the mean distance in the batch, cos_ijk the cosine
     of the angle at i in the triangle of samples i, j and k (Park et al. 2019, arXiv 1904.05068,
@@ -35,7 +35,7 @@ def rkd_loss(
         ValueError: batches that differ.
     """
     check_samples("RKD", student, teacher)
-    # A matrix product would cost near samples all digits of their distance.
+    # A matrix product would lose all digits of the distance between near samples.
     distances = [
         torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
         for rows in (in_safe_range(side.flatten(1)) for side in (student, teacher))
@@ -49,7 +49,7 @@ def rkd_loss(
 
 
 class RKD(DistillLoss):
-    """:func:`rkd_loss` as a module; the arguments are the same."""
+    """The module of :func:`rkd_loss`; the arguments are the same."""
 
     inputs = "samples"
 
@@ -58,7 +58,7 @@ class RKD(DistillLoss):
         super().__init__(distance_weight=distance_weight, angle_weight=angle_weight)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, ...)``, ``(B, ...)`` -> scalar."""
+        """Return a scalar of ``(B, ...)``, ``(B, ...)``."""
         return rkd_loss(student, teacher, **self.options)
 
 

@@ -1,4 +1,4 @@
-"""SP: which samples of a batch excite the network alike (Tung and Mori 2019)."""
+"""SP: the similarities between the samples of a batch (Tung and Mori 2019)."""
 
 from torch import Tensor
 
@@ -8,10 +8,10 @@ from .measures import in_safe_range, unit
 
 @in_full_precision
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``|G_S - G_T|_F^2 / B^2``, with G the Gram matrix of the batch, each row of length 1.
+    """Return ``|G_S - G_T|_F^2 / B^2``, with G the Gram matrix of the batch, each row of length 1.
 
     Tung and Mori 2019, arXiv 1907.09682. The rows have length 1, so the loss is of order 1/B and
-    asks for a large weight: 3000 is usual at B = 64.
+    needs a large weight: 3000 is usual at B = 64.
 
     Args:
         student, teacher: ``(B, ...)``, one sample per row; the other axes may differ.
@@ -30,7 +30,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SP(DistillLoss):
-    """:func:`sp_loss` as a module."""
+    """The module of :func:`sp_loss`."""
 
     inputs = "samples"
 
@@ -38,5 +38,5 @@ class SP(DistillLoss):
         super().__init__()
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """``(B, ...)``, ``(B, ...)`` -> scalar."""
+        """Return a scalar of ``(B, ...)``, ``(B, ...)``."""
         return sp_loss(student, teacher)
