@@ -49,8 +49,8 @@ _SAFE_GLOBALS: list[Any] = [
         for module in ("numpy.core", "numpy._core")
     ),
 ]
-# Where training programs keep the weights in their checkpoints, the most usual first. Moving
-# averages come last: where a file has both, the weights themselves are meant.
+# The keys under which training programs keep the weights, most usual first. Moving averages come
+# last: if a file has both, the weights themselves are taken.
 STATE_KEYS = (
     "model",
     "state_dict",
@@ -67,7 +67,7 @@ STATE_KEYS = (
     "model_ema",
     "ema_state_dict",
 )
-# What wrappers put before every key: DistributedDataParallel, torch.compile, Lightning, OpenMMLab.
+# The prefixes of wrappers: DistributedDataParallel, torch.compile, Lightning, OpenMMLab.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "student.", "backbone.")
 # Entries of a state dict that are no weights: counters of profilers and of averaged models.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
@@ -81,8 +81,8 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     """Return the content of a checkpoint file, its tensors on the CPU.
 
     Args:
-        path: of a file written by ``torch.save``, a ``.safetensors`` file, or a pickle of numpy
-            arrays (``.pkl``), whose arrays stay as they are.
+        path: the path of a file written by ``torch.save``, a ``.safetensors`` file, or a pickle of
+            numpy arrays (``.pkl``), whose arrays are not converted.
 
     Raises:
         CheckpointError: no such file, an archive, a web page, TorchScript, a file that is empty
@@ -128,17 +128,17 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
 
 
 def find_state(content: Any, path: str | os.PathLike) -> tuple[dict[str, Tensor], str]:
-    """Return the state dict in a checkpoint's content, and the key that it stood under.
+    """Return the state dict in a checkpoint's content, and its key there.
 
     Args:
-        content: of :func:`read_checkpoint`.
-        path: for messages.
+        content: the result of :func:`read_checkpoint`.
+        path: the path of the file, for messages.
 
     Returns:
         Tensors by name, and one of ``STATE_KEYS`` or ``bare``.
 
     Raises:
-        CheckpointError: nothing there that is tensors by name.
+        CheckpointError: the content holds no tensors by name.
     """
     layout, state = "bare", content
     if isinstance(content, Mapping) and not is_state(content):
@@ -169,17 +169,17 @@ def find_state(content: Any, path: str | os.PathLike) -> tuple[dict[str, Tensor]
 def without_prefix(
     state: Mapping[str, Tensor], wanted: Iterable[str]
 ) -> tuple[Mapping[str, Tensor], str]:
-    """Take off what wrappers put before the names, where that makes them fit.
+    """Remove the prefixes of wrappers from the names if they then fit.
 
-    Names under ``student.`` beside other parts (mdistiller's checkpoints hold the teacher as
-    well) are the student's.
+    If a file has names under ``student.`` and other parts (mdistiller's checkpoints hold the
+    teacher as well), the names under ``student.`` are taken.
 
     Args:
         state: tensors by name.
         wanted: names of the model.
 
     Returns:
-        The state by plain name, and the prefix that was taken off, "" for none.
+        The state by plain name, and the prefix that was removed, "" for none.
     """
     names = set(wanted)
     taken, current = "", state
@@ -200,13 +200,13 @@ def without_prefix(
             if key.startswith(found)
         )
         _copy_versions(longer, current, found)
-        # Longer prefixes win ties: wrappers say nothing about the model.
+        # Of equally good prefixes the longest wins, because wrappers are no part of the model.
         if (count := len(names & current.keys())) > matches or not matches:
             best, best_prefix, matches = current, taken, count
 
 
 def _copy_versions(source: Mapping, target: OrderedDict, prefix: str = "") -> None:
-    """Carry over the version marks that torch keeps on a state dict, for modules that upgrade."""
+    """Copy the version marks of a state dict, by which modules upgrade older entries."""
     versions = getattr(source, "_metadata", None)
     if versions is not None:
         marks = {k.removeprefix(prefix): v for k, v in versions.items() if k.startswith(prefix)}
@@ -243,7 +243,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
 
 
-# What a pickle of numpy arrays may name; everything else could run code.
+# The globals that a pickle of numpy arrays may name; any other could run code.
 _PICKLED = {
     *((m, "_reconstruct") for m in ("numpy.core.multiarray", "numpy._core.multiarray")),
     *((m, "scalar") for m in ("numpy.core.multiarray", "numpy._core.multiarray")),

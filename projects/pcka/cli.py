@@ -1,7 +1,7 @@
-"""The command ``pcka``: a name for each program of the package, and what all of them share.
+"""The command ``pcka``, with a subcommand for each program, and the exit statuses of all programs.
 
 Every program is a function ``main(argv) -> exit status``: 0 for success, 1 for a run that failed,
-2 for wrong use (one line on stderr says what and the remedy), 130 for Ctrl-C.
+2 for wrong use (one line on stderr names the mistake and the remedy), 130 for Ctrl-C.
 """
 
 import ctypes
@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pcka import __version__
 from pcka.errors import ConfigError, RunError, nearest
 
-# Name -> where its function is, and one line of help. Imported only when called: most take seconds.
+# Name -> the place of its function, and one line of help. Imported only when called, because most
+# imports take seconds.
 COMMANDS = {
     "train": ("pcka.detection.train", "train or evaluate a detector, with or without a teacher"),
     "classify": ("pcka.classification.train", "train or evaluate an image classifier"),
@@ -23,7 +24,7 @@ COMMANDS = {
     "pictures": ("pcka.experiments.pictures", "draw what a finished student took over"),
     "import-weights": ("pcka.detection.importers.command", "convert weights of other frameworks"),
 }
-# The process that started this one and whose end it should share; the scheduler of studies sets it.
+# Names the process that this one ends with; the scheduler of studies sets it.
 PARENT = "PCKA_PARENT"
 
 
@@ -49,9 +50,9 @@ def exit_status(program: str, body: Callable[[], object], *, stopped: str = "sto
     """Run a program's body and turn the errors that users cause into one line and a status.
 
     Args:
-        program: stands before the message.
-        body: the work.
-        stopped: what Ctrl-C prints.
+        program: the name before the message.
+        body: the body of the program.
+        stopped: the message after Ctrl-C.
     """
     end_with_parent()
     try:
@@ -63,8 +64,8 @@ def exit_status(program: str, body: Callable[[], object], *, stopped: str = "sto
         print(f"{program}: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        # A full disk, a read-only folder or a file in the place of a folder. Errors without a
-        # number are not the system's, but a fault of ours, and keep their traceback.
+        # The system's errors, such as a full disk, a read-only folder or a file in the place of a
+        # folder. Errors without a number are bugs of this package and keep their traceback.
         if error.errno is None:
             raise
         where = f": {error.filename}" if error.filename else ""
@@ -77,9 +78,9 @@ def exit_status(program: str, body: Callable[[], object], *, stopped: str = "sto
 
 
 def end_with_parent() -> None:
-    """End this process when the one named by ``PCKA_PARENT`` ends, however that happens (Linux).
+    """End this process when the one named by ``PCKA_PARENT`` ends in any way (Linux).
 
-    A study that is killed would otherwise leave its runs behind, and a second one beside them.
+    Otherwise a study that is killed would leave its runs behind, and the next one would start more.
     """
     parent = os.environ.pop(PARENT, "")
     if parent:
@@ -92,7 +93,7 @@ def end_with(parent: int) -> None:
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before this line
+    if os.getppid() != parent:  # the parent ended before this line
         os.kill(os.getpid(), signal.SIGTERM)
 
 

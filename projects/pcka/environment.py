@@ -1,4 +1,4 @@
-"""What a run ran on: versions, device, and the state of the source."""
+"""The record of a run's surroundings: versions, device, and the state of the source."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ ENVIRONMENT = "environment.json"  # in a run's folder
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:
-    """As plain values: command, versions, device, threads, git revision and changed files."""
+    """Return command, versions, device, threads, git revision and changed files as plain values."""
     device = torch.device(device)
     return {
         "command": sys.argv,
@@ -29,7 +29,7 @@ def environment(device: torch.device | str) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The model of the processor, or what the platform calls it."""
+    """Return the model of the processor, or the platform's name for it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

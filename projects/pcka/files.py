@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a name of their own, then renamed."""
+"""Atomic writes: files are written under a temporary name, then renamed."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename:
             raise
-        # A failed write does not know its file.
+        # The error of a failed write does not name the file.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def save_tensors(path: str | os.PathLike, content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Return the content of a JSON file, None where there is no file."""
+    """Return the content of a JSON file, None if there is no file."""
     path = Path(path)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -78,10 +78,10 @@ def is_whole(path: str | os.PathLike) -> bool:
 
 
 def check_writable(folder: str | os.PathLike, key: str) -> None:
-    """Raise ConfigError unless ``folder`` is there, or can be made, and can be written to.
+    """Raise ConfigError unless ``folder`` exists or can be made, and can be written to.
 
     Args:
-        key: of the config, which names the folder.
+        key: the key of the config that names the folder.
     """
     parent = os.path.abspath(folder)
     while not os.path.lexists(parent):

@@ -6,14 +6,14 @@ from .errors import ConfigError, nearest
 
 
 def set_key(tree: dict, key: str, value: Any, *, name: str) -> None:
-    """Set ``key`` of ``tree`` in place; missing mappings on the way are made.
+    """Set ``key`` of ``tree`` in place; missing mappings on the path are made.
 
     Args:
-        key: parts with dots between them; an entry of a list goes by its name or its number.
+        key: parts with dots between them; an entry of a list is addressed by its name or number.
         name: the key under which an entry of a list has its name.
 
     Raises:
-        ConfigError: the way leads through a plain value, or to an entry that a list does not have.
+        ConfigError: the path leads through a plain value, or to an entry that a list does not have.
     """
     *parents, last = key.split(".")
     node: Any = tree
@@ -33,11 +33,11 @@ def set_key(tree: dict, key: str, value: Any, *, name: str) -> None:
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return plain values by dotted key; an entry of a list goes by name, ``terms.kd.weight``.
+    """Return plain values by dotted key; an entry of a list has its name: ``terms.kd.weight``.
 
     Args:
         node: mappings, lists and plain values.
-        prefix: that all keys begin with.
+        prefix: the beginning of all keys.
     """
     if isinstance(node, list | tuple) and node and all(isinstance(e, dict) for e in node):
         names = [e.get("name") or e.get("NAME") or str(i) for i, e in enumerate(node)]

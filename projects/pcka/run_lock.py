@@ -12,19 +12,19 @@ from pathlib import Path
 from .errors import ConfigError
 
 LOCK = ".lock"
-# File systems that know no locks; there a run goes on without one.
+# The errors of file systems without locks; there a run continues without one.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def locked_folder(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a run's folder, which is made if it is missing, while the context lasts.
+    """Lock a run's folder, which is made if it is missing, while the context lasts.
 
-    The lock is the system's (``fcntl``): it ends with its process however that dies, so nothing
-    is stale, and processes that are forked meanwhile do not inherit it. The file names its holder.
+    The lock is the system's (``fcntl``). It ends with its process, so it is never stale, and
+    forked processes do not inherit it. The file names its holder.
 
     Raises:
-        ConfigError: another process holds the folder; names its host and number.
+        ConfigError: another process holds the folder; the message names its host and number.
     """
     path = Path(folder) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """One YAML loader for configs, study files and saved runs: safe and strict.
 
-Only plain data is read, a key may stand once in a mapping, and ``1e-4`` is a number.
+Only plain data is read, a key may occur once in a mapping, and ``1e-4`` is a number.
 """
 
 import re
@@ -18,7 +18,7 @@ BASE_KEY = "_BASE_"
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader that refuses a repeated key and reads ``1e-4`` as a float.
 
-    YAML 1.1, which PyYAML implements, wants ``1.0e-4`` and lets the last of equal keys win.
+    YAML 1.1, which PyYAML implements, requires ``1.0e-4`` and lets the last of equal keys win.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -53,12 +53,12 @@ def read_yaml(path: str | Path, *, what: str = "config file", trusted: bool = Fa
 
     Args:
         path: the file.
-        what: how messages call it.
+        what: the name of the file's kind in messages.
         trusted: allow Python tags; for files of an installed package, which are code already.
 
     Raises:
-        ConfigError: a file that is missing or not text, or YAML that is not valid; it names the
-            file and, where there is one, the line.
+        ConfigError: a file that is missing or not text, or YAML that is not valid; the message
+            names the file and, if there is one, the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,7 +84,7 @@ def read_mapping(path: str | Path, *, what: str = "config file", trusted: bool =
     """Read a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: as :func:`read_yaml`, and for a file that holds anything else.
+        ConfigError: see :func:`read_yaml`; also for a file that holds anything else.
     """
     content = read_yaml(path, what=what, trusted=trusted)
     if content is None:
@@ -113,7 +113,7 @@ def read_with_bases(
         is_trusted: whether a file may use Python tags.
 
     Raises:
-        ConfigError: as :func:`read_mapping`, and for a circle of bases.
+        ConfigError: see :func:`read_mapping`; also for a circle of bases.
     """
     tree: dict = {}
     done: set[Path] = set()

@@ -1,4 +1,4 @@
-"""Folders that finished runs and studies left -> runs."""
+"""Reading the folders that finished runs and studies left."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from .study.run import Run
 from .study.run_factory import slug_of
 
 _CONFIG, _RESULTS = "config.yaml", "results.json"
-# By the key that is in every config of the kind and in none of the other.
+# The kinds by a key that every config of the kind has and no config of the other.
 _KINDS = {"MODEL": "detection", "student": "classification"}
 
 
 @dataclass(frozen=True)
 class FinishedRuns:
-    """Runs of one kind by label, one per seed, and the run of their teacher, if it is there.
+    """Runs of one kind by label, one per seed, and the run of their teacher, if it exists.
 
     Args:
         base: the label that the others are compared with; None for no comparison.
@@ -34,7 +34,7 @@ class FinishedRuns:
 
     @property
     def runs(self) -> dict[str, list[Run]]:
-        """All runs by label, the teacher's first."""
+        """The runs by label, the teacher's first."""
         return {**({"teacher": [self.teacher]} if self.teacher else {}), **self.students}
 
 
@@ -94,10 +94,10 @@ def is_study(folder: Path) -> bool:
 
 
 def read_study(folder: Path) -> FinishedRuns:
-    """Read a finished study from its folder alone; the file that asked for it is not needed.
+    """Read a finished study from its folder alone; the study file is not needed.
 
     Raises:
-        ConfigError: not finished, or a run of it is gone.
+        ConfigError: the study is not finished, or a run of it is missing.
     """
     path = folder / _RESULTS
     if not path.is_file():
@@ -123,7 +123,7 @@ def read_study(folder: Path) -> FinishedRuns:
 
 
 def _folder_of(setting: Path, seed: int) -> Path:
-    """Return the folder of a run; what was tuned lies in a folder of its value."""
+    """Return the folder of a run; the runs of a tuned setting lie in a folder of the value."""
     found = [setting / f"seed{seed}", *sorted(setting.glob(f"*/seed{seed}"))]
     return next((folder for folder in found if folder.is_dir()), found[0])
 
@@ -143,7 +143,7 @@ def _kind_and_keys(folder: Path) -> tuple[RunKind, dict]:
 
 
 def _read_table(path: Path) -> tuple[str, str]:
-    """Return the title and the command that a study writes into its table, "" if it is gone."""
+    """Return the title and the command in the table of a study, "" if the table is missing."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]
     command = [line for line in lines if line.startswith("Command: `")]
     text = command[-1].removeprefix("Command: `").removesuffix("`") if command else ""

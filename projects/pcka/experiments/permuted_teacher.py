@@ -6,15 +6,15 @@ r"""Weights that test why a Gram matrix per channel and one over all channels te
 The config is that of a student with a trained teacher. Two files are written, each for an ordinary
 run with one more pair:
 
-- FOLDER/teacher_permuted.pth, for MODEL.PCKA.TEACHER.WEIGHTS: the same detector, with the channels
-  of its FPN's output in another order, one for all levels, and its heads reading them so. A Gram
-  matrix over all channels (grouping `batch`) is the same as before; per channel (`channel`) the
-  student's channels now meet others.
+- FOLDER/teacher_permuted.pth, for MODEL.PCKA.TEACHER.WEIGHTS: the same detector with the channels
+  of its FPN's output in another order (one for all levels), and with heads that read this order. A
+  Gram matrix over all channels (grouping `batch`) is the same as before. With `channel` the
+  student's channels are now compared with other ones.
 - FOLDER/student_fpn.pth, for MODEL.WEIGHTS: the layers of the teacher's FPN that fit the student's;
-  all else starts at random. Where the bottom-up networks are equally wide that is the
-  whole FPN. Where they are not, as in the quickstart, the lateral 1x1 convolutions do not fit, and
-  the rest, the 3x3 output convolutions and their norms, did not make the student's channels mean
-  what the teacher's mean (docs/ablations.md).
+  everything else starts at random. If the bottom-up networks are equally wide, this is the whole
+  FPN. If they are not, as in the quickstart, the lateral 1x1 convolutions do not fit. The 3x3
+  output convolutions and their norms alone did not give the student's channels the meaning of the
+  teacher's (docs/ablations.md).
 """
 
 import argparse
@@ -69,7 +69,7 @@ def permute_fpn(detector: Any, order: Tensor) -> None:
 
 
 def _readers(detector: Any) -> list[nn.Module]:
-    """The first layer of every head: the one that reads the FPN."""
+    """Return the first layer of every head, which reads the FPN."""
     heads: list[Any] = [detector.proposal_generator.rpn_head]
     for name in ("box_head", "mask_head", "keypoint_head"):
         head = getattr(detector.roi_heads, name, None)
@@ -79,7 +79,7 @@ def _readers(detector: Any) -> list[nn.Module]:
 
 
 def shared_fpn(student: Any, teacher: Any) -> dict[str, Tensor]:
-    """Entries of the teacher's FPN for the student's state dict, layer by layer where all fit.
+    """Return entries of the teacher's FPN for the student, for each layer all of whose entries fit.
 
     Raises:
         ConfigError: no layer fits.
@@ -102,7 +102,7 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def write_files(args: argparse.Namespace) -> None:
-    """Write both files, and name them."""
+    """Write both files, and print their names."""
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])
     teacher = build_teacher(cfg).model
     shared = shared_fpn(build_model(student_config(cfg)), teacher)

@@ -3,10 +3,10 @@
 pcka pictures RUN [--alone RUN] [--output DIR] [--images N]
               [--student-layers NAME ...] [--teacher-layers NAME ...]
 
-RUN is the output folder of a detector (pcka train) or of a classifier (pcka classify). Drawn are
-CKA between all layers of both networks; of a detector also the Gram matrices that PatchCKA
-compares, of a classifier those of the logits. From a checkout, tools/pictures.py is the same
-command.
+RUN is the output folder of a detector (pcka train) or of a classifier (pcka classify). The command
+draws CKA between all layers of both networks. For a detector it also draws the Gram matrices that
+PatchCKA compares, and for a classifier those of the logits. From a checkout, tools/pictures.py is
+the same command.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# Noise of detectron2 under newer torch and setuptools, at import.
+# detectron2 warns at import under newer torch and setuptools.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 

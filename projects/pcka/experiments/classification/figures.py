@@ -1,4 +1,4 @@
-"""Accuracy over the epochs by method and seed, and images with what classifiers take them for."""
+"""Figures of accuracy over the epochs by method and seed, and of images with predictions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,13 +15,13 @@ _COLORS = (GREY, *LINE_COLORS)
 def accuracy_figure(
     curves: Mapping[str, Sequence[Curve]], *, teacher: float | None, title: str = ""
 ) -> Figure:
-    """Left the accuracy over epochs, right the last one; 1,600 pixels wide.
+    """Draw the accuracy over epochs on the left and the last one on the right; 1,600 pixels wide.
 
     Args:
-        curves: label -> per seed epochs and top-1 in percent. On the left a thin line per seed and
-            a thick one for their mean; on the right a bar at the mean and a dot per seed.
+        curves: by label and seed, epochs and top-1 in percent. On the left is a thin line per seed
+            and a thick one for their mean; on the right a bar at the mean and a dot per seed.
         teacher: top-1 of the teacher, a dashed line; None if it is not known.
-        title: above both.
+        title: a line above both.
 
     Raises:
         ValueError: a label whose seeds were evaluated after different epochs.
@@ -58,12 +58,12 @@ def accuracy_figure(
 def predictions_figure(
     images: np.ndarray, truth: Sequence[str], predicted: Mapping[str, Sequence[str]]
 ) -> Figure:
-    """Images in rows of three; below each its class and what every classifier takes it for.
+    """Draw images in rows of three; below each its class and every classifier's prediction.
 
     Args:
         images: ``(n, H, W, 3)``, in [0, 1].
         truth: n names of classes.
-        predicted: label -> n names of classes; right ones are green, wrong ones vermilion.
+        predicted: n names of classes by label; right ones are green, wrong ones vermilion.
     """
     columns, cell, line = 3, 1.5, 0.17  # inches
     rows = -(-len(images) // columns)

@@ -1,4 +1,4 @@
-"""A finished run of a classifier, opened again, and pictures of what its student took over."""
+"""Opening a finished run of a classifier, and drawing what its student took over."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -25,7 +25,7 @@ from pcka.core import DistillTerms, LogitCKA
 from pcka.errors import ConfigError
 from pcka.experiments.finished_runs import weights_of_run
 
-IMAGES = 512  # over which layers are compared
+IMAGES = 512  # images over which layers are compared
 _BATCH = 16  # small, so that batches spread over a set that is sorted by class
 
 
@@ -34,11 +34,11 @@ class ClassificationRun:
     """The networks of a finished run.
 
     Attributes:
-        cfg: of the run.
-        students: by what to call them: the one before or without distillation, then the distilled.
-        teacher: as it taught.
-        terms: of the run.
-        data: its images.
+        cfg: the config of the run.
+        students: by name: the one before or without distillation, then the distilled one.
+        teacher: the teacher as it taught.
+        terms: the terms of the run.
+        data: the images of the run.
     """
 
     cfg: Config
@@ -48,7 +48,7 @@ class ClassificationRun:
     data: Data
 
     def reader(self, network: nn.Module | Teacher, names: Sequence[str] = ()) -> LayerReader:
-        """Read the network's named features and logits, or those named, from (images, labels).
+        """Return a reader of named features and logits, or of those named, from (images, labels).
 
         Raises:
             ConfigError: neither a named feature nor the path of a submodule.
@@ -59,7 +59,7 @@ class ClassificationRun:
         return LayerReader(model, modules, forward=lambda batch: model(prepare(batch[0])))
 
     def batches(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield about that many images of the evaluation, in batches spread evenly over it."""
+        """Yield about that many evaluation images, in batches spread evenly over the set."""
         loader = self.data.val
         count = min(len(loader), -(-images // _BATCH))
         for index in np.linspace(0, len(loader) - 1, count).round().astype(int).tolist():
@@ -70,20 +70,20 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> ClassificationRun
     """Build the networks of a finished distillation and load their weights.
 
     Args:
-        folder: ``output_dir`` of ``python -m classification.train``.
-        alone: that of the student trained alone; else the student stands beside its own initial
-            weights, drawn again from the run's seed.
+        folder: the ``output_dir`` of ``pcka classify``.
+        alone: the folder of the student trained alone; if None, the student stands beside its own
+            initial weights, drawn again from the run's seed.
 
     Raises:
         ConfigError: no run, one that is not finished or had no teacher, a teacher
-            or data that are gone.
+            or data that are missing.
     """
     weights = weights_of_run(Path(folder), kind="classification")
     cfg = load_config([Path(folder) / CONFIG])
     if not cfg.distils:
         raise ConfigError(f"the run in {folder} had no teacher: there is nothing to compare with")
     process = Process(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    # No workers: each batch is a jump in the order of the images.
+    # Workers would not help, because each batch jumps in the order of the images.
     data = build_data(
         replace(cfg.data, workers=0), batch_size=_BATCH, seed=cfg.seed, device=process.device
     )
@@ -113,12 +113,12 @@ def draw_pictures(
 
     Args:
         folder, alone: see :func:`open_run`.
-        images: about so many of the evaluation, spread over it.
-        student_layers, teacher_layers: features such as stage2, or paths of submodules; empty: all
-            named features, and the logits.
+        images: about how many evaluation images are used, spread over the set.
+        student_layers, teacher_layers: features such as stage2, or paths of submodules; empty for
+            all named features and the logits.
 
     Raises:
-        ConfigError: see :func:`open_run`, or a layer that is not there.
+        ConfigError: see :func:`open_run`; or a layer that does not exist.
     """
     layers = {"student_layers": student_layers, "teacher_layers": teacher_layers}
     yield from figures(open_run(folder, alone=alone), images=images, **layers)
@@ -142,7 +142,7 @@ def figures(
 
 
 def _logit_figure(run: ClassificationRun, images: int) -> Figure:
-    """Draw logits as the run's first LogitCKA compares them, else centred."""
+    """Draw logits as the run's first LogitCKA compares them; centred if there is none."""
     networks: dict[str, nn.Module | Teacher] = {"teacher": run.teacher, **run.students}
     readers = {name: run.reader(network, [LOGITS]) for name, network in networks.items()}
     logits: dict[str, list[Tensor]] = {name: [] for name in readers}
@@ -170,7 +170,7 @@ def _trained_alone(folder: Path, classes: int) -> nn.Module:
 
 
 def _layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Return modules by name; without names the features, each module once, and the logits."""
+    """Return modules by name; without names all features, each module once, and the logits."""
     features = feature_modules(model)
     if not names:
         once = {module: name for name, module in reversed(features.items())}

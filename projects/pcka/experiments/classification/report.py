@@ -1,4 +1,4 @@
-"""Sections of a page about classifiers: accuracy, terms in training, and where they differ.
+"""The sections of a page about classifiers: accuracy, terms in training, and predictions.
 
 Letters: N images that are evaluated, P classes.
 """
@@ -28,7 +28,7 @@ from .figures import accuracy_figure, predictions_figure
 from .finished_run import draw_pictures
 
 _DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-_MOST_STUDENTS = 3  # lines below an image, beside its class and the teacher
+_MOST_STUDENTS = 3  # lines below an image, besides its class and the teacher
 
 
 class Predictions(NamedTuple):
@@ -62,14 +62,14 @@ def accuracy_section(students: Mapping[str, Sequence[Run]], teacher: Run | None)
     }
     title = "Accuracy"
     if not all(epochs for seeds in curves.values() for epochs, _ in seeds):
-        return Section(title, ["The metrics of a run are gone, and with them its curve."])
+        return Section(title, ["The metrics of a run are missing, so there is no curve."])
     figure = accuracy_figure(curves, teacher=teacher.results["top-1"] if teacher else None)
     alt = f"Top-1 accuracy over the epochs, and after the last one, of {', '.join(curves)}"
     return Section(title, (), [Picture(figure, alt, wide=True)])
 
 
 def term_curves(folder: Path) -> dict[str, Curve]:
-    """Read the scalars of a run's terms by full name, ``cka/fcka_last``."""
+    """Read the scalars of a run's terms by full name, such as ``cka/fcka_last``."""
     rows = read_metrics(folder)
     names = [name for name in (rows[0] if rows else ()) if "/" in name]
     curves: dict[str, Curve] = {}
@@ -84,8 +84,8 @@ def term_curves(folder: Path) -> dict[str, Curve]:
 def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: int) -> Section:
     """Draw images that the first and the last run take for different classes.
 
-    They come in falling order of how much the probability of the true class differs between the
-    two. A run alone is held against the truth: its surest mistakes are shown.
+    They are sorted by how much the two probabilities of the true class differ, the largest
+    difference first. For a single run its surest mistakes are shown.
     """
     labels = list(runs)
     shown = labels if len(labels) <= _MOST_STUDENTS else [labels[0], labels[-1]]
@@ -93,7 +93,9 @@ def predictions_section(runs: Mapping[str, Run], teacher: Run | None, images: in
     cfg = runs[labels[0]].config
     try:
         if any(runs[label].config.data != cfg.data for label in shown):
-            raise ConfigError("These runs differ in data, and so in the images to predict.")
+            raise ConfigError(
+                "These runs have different data, so their predictions cannot be compared."
+            )
         data = _data(cfg)
         found = {label: predict(runs[label], data) for label in shown}
     except ConfigError as error:
@@ -127,7 +129,7 @@ def predict(run: Run, data: Data) -> Predictions:
     """Predict with a run's final weights.
 
     Raises:
-        ConfigError: they are gone, or do not fit its config.
+        ConfigError: the weights are missing, or do not fit the config.
     """
     path = run.output_dir / STUDENT
     if not path.is_file():

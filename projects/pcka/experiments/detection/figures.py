@@ -1,4 +1,4 @@
-"""Pictures of what a detector finds beside the truth, and of CKA over training.
+"""Pictures of detections beside the truth, and of CKA over training.
 
 Every figure is 1,600 pixels wide at its own resolution (``figure.savefig(path)``), on white, in
 colours that the colour-blind can tell apart; pyplot's global state is not touched.
@@ -25,20 +25,20 @@ from .matching import Panel, above_threshold, match
 
 
 class Look(NamedTuple):
-    """How boxes of one kind are drawn, and what the legend says of them."""
+    """The look of boxes of one kind, and their text in the legend."""
 
     color: str
     style: LineStyleType
     text: str
 
 
-# By verdict. The dashes survive a print in grey.
+# The look by verdict. Dashes can be told apart on a grey print.
 VERDICTS = {
     "right": Look("#009E73", "-", "right: IoU ≥ 0.5 and the class"),
     "wrong": Look("#D55E00", "-", "wrong: class or place, or found twice"),
     "missed": Look("#FFB000", (0, (3, 1.5)), "missed: nothing found there"),
 }
-# By class: none that could be taken for a verdict.
+# The colours of classes: none of them looks like a verdict.
 _CLASS_COLORS = (
     "#1F77D0",
     "#F5B8DC",
@@ -72,10 +72,10 @@ def comparison_figure(
 
     Args:
         images: each ``(H, W, 3)``, uint8, RGB.
-        panels: label -> the boxes of each image.
+        panels: the boxes of each image, by label.
         class_names: names by class index.
-        curves: label -> iterations ``(I,)`` and values ``(I,)``: CKA of each level.
-        title: above everything.
+        curves: the CKA of each level by label: iterations ``(I,)`` and values ``(I,)``.
+        title: a line above everything.
         truth: the label of the panel that holds the ground truth. The other panels then show
             what is right, wrong or missed (see ``match``), with counts.
         score_threshold: detections below it are not drawn and not counted.
@@ -109,7 +109,7 @@ def comparison_figure(
     figure = new_figure(_WIDTH, total)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        """Inches from the left end of the columns and from the top -> figure coordinates."""
+        """Return figure coordinates of inches from the left end of the columns and from the top."""
         return ((_WIDTH - span) / 2 + x) / _WIDTH, 1 - y / total
 
     if title:
@@ -169,9 +169,9 @@ def _draw_panel(axes: Axes, panel: Panel, names: Sequence[str], reference: Panel
 
 
 def _draw_box(axes: Axes, box: np.ndarray, look: Look, text: str = "") -> None:
-    """Draw one box, ``(4,)`` xyxy; its text stands above it, or below if there is no room above."""
+    """Draw one box, ``(4,)`` xyxy; its text stands above it, or below if there is no room."""
     x0, y0, x1, y1 = box - 0.5  # imshow puts the centre, not the corner, of the first pixel at 0
-    for outline in (True, False):  # dark below the colour: seen on any image
+    for outline in (True, False):  # a dark outline below the colour, to be seen on any image
         axes.add_patch(
             Rectangle(
                 (x0, y0),
@@ -214,7 +214,7 @@ def _figure_height(axes: Axes) -> float:
 
 
 def _verdict_legend(figure: Figure, place: tuple[float, float]) -> None:
-    """Write one line on what the colours of the boxes mean, from its upper left corner."""
+    """Write one line that explains the colours of the boxes, from its upper left corner."""
     figure.legend(
         handles=[
             Line2D([], [], color=look.color, linestyle=look.style, linewidth=2, label=look.text)

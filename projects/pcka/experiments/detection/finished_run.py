@@ -1,4 +1,4 @@
-"""A finished run of a detector, opened again, and pictures of what its student took over."""
+"""Opening a finished run of a detector, and drawing what its student took over."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ from pcka.experiments.finished_runs import weights_of_run
 logger = logging.getLogger(__name__)
 
 DISTILLED = "distilled student"
-IMAGES = 16  # over which layers are compared: on a CPU, seconds to minutes
+IMAGES = 16  # images over which layers are compared: on a CPU, seconds to minutes
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class DetectionRun:
     """The networks of a run.
 
     Attributes:
-        cfg: of the run, on a device that is here.
-        students: by what to call them: the one before or without distillation, then the distilled.
-        teacher: as it taught.
-        terms: per student that has any, with the adapters of its time; the last are the run's.
+        cfg: the config of the run, with a device that exists here.
+        students: by name: the one before or without distillation, then the distilled one.
+        teacher: the teacher as it taught.
+        terms: the terms of each student that has any, with its adapters; the last are the run's.
     """
 
     cfg: CfgNode
@@ -54,7 +54,7 @@ class DetectionRun:
         return torch.device(self.cfg.MODEL.DEVICE)
 
     def reader(self, network: nn.Module | FrozenTeacher, names: Sequence[str] = ()) -> LayerReader:
-        """Read the levels of the FPN and the stages below, or those named, from detectron2 batches.
+        """Return a reader of FPN levels and stages, or of those named, from detectron2 batches.
 
         Raises:
             ConfigError: a name that the network does not have.
@@ -76,7 +76,7 @@ class DetectionRun:
         )
 
     def inputs(self, images: int, first: int = 0) -> Iterator[list[dict]]:
-        """Yield evaluation images, one by one, as the student's evaluation makes them."""
+        """Yield evaluation images one by one, as the student's evaluation loads them."""
         mapper = DatasetMapper(self.cfg, is_train=False)
         for record in DatasetCatalog.get(self.cfg.DATASETS.TEST[0])[first : first + images]:
             yield [mapper(record)]
@@ -86,13 +86,13 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
     """Build the networks of a finished distillation and load their weights.
 
     Args:
-        folder: output folder of ``tools/train_net.py``.
-        alone: that of the student trained alone; else the student stands beside its own initial
-            weights, drawn again from the run's seed.
+        folder: the output folder of ``pcka train``.
+        alone: the folder of the student trained alone; if None, the student stands beside its own
+            initial weights, drawn again from the run's seed.
 
     Raises:
         ConfigError: no run, one that is not finished or had no teacher, a teacher or data that are
-            gone.
+            missing.
     """
     weights = weights_of_run(Path(folder), kind="detection")
     cfg = _config(folder)
@@ -112,7 +112,7 @@ def open_run(folder: str | Path, *, alone: str | Path = "") -> DetectionRun:
         if cfg.MODEL.WEIGHTS:
             path = fetch(cfg.MODEL.WEIGHTS, "the student's initial weights (MODEL.WEIGHTS)")
             StudentCheckpointer(model).load(path)
-        # Without a seed, the weights that it began with are not to be had again.
+        # Without a seed, the initial weights of the run cannot be drawn again.
         name = "student before" if cfg.SEED >= 0 else "student before, of another seed"
         students[name], terms[name] = deepcopy(model.student), deepcopy(model.distill)
     StudentCheckpointer(model).load(str(weights))
@@ -133,12 +133,12 @@ def draw_pictures(
 
     Args:
         folder, alone: see :func:`open_run`.
-        images: of the evaluation, the first so many, over which layers are compared.
-        image: the one whose Gram matrices are drawn, counted from 0.
-        student_layers, teacher_layers: levels such as p3 or res4; empty: all.
+        images: how many of the first evaluation images layers are compared over.
+        image: the number of the image whose Gram matrices are drawn, counted from 0.
+        student_layers, teacher_layers: levels such as p3 or res4; empty for all.
 
     Raises:
-        ConfigError: see :func:`open_run`, a layer or an image that is not there.
+        ConfigError: see :func:`open_run`; or a layer or an image that does not exist.
     """
     layers = {"student_layers": student_layers, "teacher_layers": teacher_layers}
     yield from figures(open_run(folder, alone=alone), images=images, image=image, **layers)
@@ -169,7 +169,7 @@ def figures(
 def _patch_figures(
     run: DetectionRun, inputs: list[dict], image: str
 ) -> Iterator[tuple[str, Figure]]:
-    """Draw Gram matrices by the names of the losses of PatchCKA."""
+    """Draw the Gram matrices of each loss of PatchCKA, by its name."""
     taught = run.reader(run.teacher)(inputs)
     learnt = {name: run.reader(network)(inputs) for name, network in run.students.items()}
     pixels = convert_image_to_rgb(inputs[0]["image"].permute(1, 2, 0), run.cfg.INPUT.FORMAT)

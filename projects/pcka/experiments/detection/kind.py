@@ -75,7 +75,9 @@ class DetectionResults(ResultReader):
     def read(self, summary: Mapping[str, Any]) -> dict[str, float]:
         boxes = summary["results"]["bbox"]
         return {
-            **{name: boxes[name] or 0.0 for name in self.metrics},  # nothing found: AP 0
+            **{
+                name: boxes[name] or 0.0 for name in self.metrics
+            },  # without any detection AP is missing: 0
             "parameters": summary["parameters"],
             "seconds": summary["seconds"],
         }

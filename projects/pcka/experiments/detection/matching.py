@@ -1,4 +1,4 @@
-"""Detections of one image held against its truth.
+"""Matching the detections of one image with its truth.
 
 Letters: n detections, m objects.
 """
@@ -17,11 +17,11 @@ class Panel(TypedDict):
 
 
 def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Hold detections against the truth of one image.
+    """Match detections with the truth of one image.
 
     Returns:
         ``(n,)`` bool, which detections are right: as in COCO at IoU 0.5, by falling score, each
-        object once. ``(m,)`` bool, which objects are missed: no detection of any class is there.
+        object once. ``(m,)`` bool, which objects are missed: no detection of any class covers them.
     """
     ious = _ious(panel, reference)
     right = np.asarray(_assign(panel, reference, ious) >= 0)
@@ -31,9 +31,9 @@ def match(panel: Panel, reference: Panel) -> tuple[np.ndarray, np.ndarray]:
 def difference(a: Panel, b: Panel, reference: Panel) -> int:
     """Return how much two detectors differ on one image, whichever is better.
 
-    The objects that one of them gets right (see ``match``) and the other not, plus the difference
-    between their numbers of wrong detections. Against the truth itself (``b = reference``) these
-    are the mistakes of ``a``.
+    The result is the number of objects that only one of them gets right (see ``match``), plus the
+    difference between their numbers of wrong detections. Compared with the truth itself
+    (``b = reference``) it is the number of mistakes of ``a``.
     """
     found, wrong = [], []
     for panel in (a, b):

@@ -10,7 +10,7 @@ from pcka.experiments.pages.curves import Curve
 
 
 def read_records(path: str | os.PathLike, last_bytes: int | None = None) -> Iterator[dict]:
-    """The records of a file; half a line, as a running or killed run leaves it, is skipped.
+    """Return the records of a file without half lines, which a running or killed run leaves.
 
     Args:
         last_bytes: read only the end of the file.
@@ -28,7 +28,7 @@ def read_records(path: str | os.PathLike, last_bytes: int | None = None) -> Iter
 
 
 def last_iteration(path: str | os.PathLike) -> int:
-    """Iterations that a run has behind it; 0 where there is no file yet."""
+    """Return how many iterations a run has done; 0 if there is no file yet."""
     try:
         return max((r["iteration"] + 1 for r in read_records(path, last_bytes=8192)), default=0)
     except OSError:
@@ -44,7 +44,7 @@ def read_scalars(metrics_json_path: str | os.PathLike, prefix: str) -> dict[str,
         prefix: start of the names to read, e.g. ``"cka/"``.
 
     Returns:
-        Full name -> iterations ``(I,)``, rising, and values ``(I,)``.
+        Iterations ``(I,)``, rising, and values ``(I,)`` by full name.
     """
     found: dict[str, dict[int, float]] = {}
     for record in read_records(metrics_json_path):

@@ -1,4 +1,4 @@
-"""Pictures of what detectors of finished runs find."""
+"""Pictures of the detections of finished runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def study_picture(study: Study) -> Figure:
     for label, found in scalars.items():
         keys = short_names([name.removeprefix("cka/") for name in found])
         for name, curve in found.items():
-            # The level alone says enough where one run has curves, of one term.
+            # The level alone is enough if one run has curves, of one term.
             short = keys[name.removeprefix("cka/")]
             curves[short if len(scalars) == 1 else f"{label}: {short}"] = curve
     panels = {label: detections(run, data) for label, run in runs.items()}
@@ -69,7 +69,7 @@ def evaluated(cfg: CfgNode) -> Evaluated:
     """Return the images of DATASETS.TEST[0].
 
     Raises:
-        ConfigError: no such data set, or its files are gone.
+        ConfigError: there is no such data set, or its files are missing.
     """
     register_coco_json(cfg)
     name = cfg.DATASETS.TEST[0]
@@ -107,7 +107,7 @@ def detections(run: Run, data: Evaluated) -> list[Panel]:
     """Read a run's own COCO results, image by image.
 
     Raises:
-        ConfigError: it was not evaluated on this data set, or its results are gone.
+        ConfigError: the run was not evaluated on this data set, or its results are missing.
     """
     path = run.output_dir / "inference" / data.name / "coco_instances_results.json"
     if not path.is_file():
@@ -131,10 +131,10 @@ def detections(run: Run, data: Evaluated) -> list[Panel]:
 
 
 def teacher_detections(cfg: CfgNode, data: Evaluated) -> list[Panel]:
-    """Compute what the teacher of a run finds on the images of ``data``.
+    """Compute the detections of a run's teacher on the images of ``data``.
 
     Raises:
-        ConfigError: its weights are gone, or it cannot detect there.
+        ConfigError: its weights are missing, or it cannot detect there.
     """
     teacher = build_teacher(cfg)
     classes = len(data.metadata.thing_classes)

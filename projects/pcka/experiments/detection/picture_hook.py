@@ -11,13 +11,13 @@ from pcka.detection.engine.stream import random_state, set_random_state
 
 from .finished_run import DetectionRun, figures
 
-IMAGES = 4  # over which layers are compared: training waits for it
+IMAGES = 4  # images over which layers are compared, while training waits
 
 
 class PictureHook(HookBase):
-    """Every ``period`` iterations puts the pictures of ``tools/pictures.py`` into the storage.
+    """Put the pictures of ``pcka pictures`` into the storage every ``period`` iterations.
 
-    They leave no trace in the random state. For the main process alone.
+    They leave the random state unchanged. Only the main process may have this hook.
     """
 
     def __init__(self, period: int):

@@ -1,4 +1,4 @@
-"""What a page reports of detectors: CKA and gradients in training, and what they find."""
+"""The sections of a page about detectors: CKA and gradients in training, and detections."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,8 +33,8 @@ def page_sections(
 
     Args:
         students: runs by label, one per seed; pictures of single images show the first.
-        teacher: its own run; None where there is none.
-        images: how many of them such pictures show.
+        teacher: the run of the teacher; None if there is none.
+        images: how many images such pictures show.
     """
     firsts = {label: runs[0] for label, runs in students.items()}
     paths = {label: run.output_dir / "metrics.json" for label, run in firsts.items()}
@@ -50,10 +50,10 @@ def page_sections(
 
 
 def detections_section(runs: Mapping[str, Run], teacher: Run | None, images: int) -> Section:
-    """Detections of the first and the last run, and of the teacher, beside the truth.
+    """Draw detections of the first and the last run, and of the teacher, beside the truth.
 
-    The images on which the two differ most come first (``matching.difference``); a run alone is
-    held against the truth, and those with most mistakes come first.
+    The images on which the two runs differ most come first (``matching.difference``). A single run
+    is compared with the truth, and the images with most mistakes come first.
     """
     labels = list(runs)
     shown = list(dict.fromkeys([labels[0], labels[-1]]))
@@ -83,7 +83,7 @@ def detections_section(runs: Mapping[str, Run], teacher: Run | None, images: int
 
 
 def _teacher_panels(runs: Mapping[str, Run], teacher: Run | None, data: Evaluated) -> list:
-    """Of the teacher's own run, else computed by the teacher that the runs' configs name."""
+    """Return the detections of the teacher's own run, else compute them by the configs' teacher."""
     if teacher is not None:
         return detections(teacher, data)
     taught = [run for run in runs.values() if run.is_taught]
@@ -107,7 +107,7 @@ def _choice(shown: Sequence[str], number: int, total: int) -> str:
 
 
 def _totals(panels: Mapping[str, Sequence], truths: Sequence) -> str:
-    """Right, wrong and missed over all images, which the chosen ones are not fair to."""
+    """Return right, wrong and missed over all images, because the shown ones are no fair sample."""
     parts = []
     for label, images in panels.items():
         pairs = [

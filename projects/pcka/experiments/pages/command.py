@@ -3,8 +3,8 @@
 pcka report output/run [output/other ...] [--output report.html]
 pcka report output/demo --images 3              the folder of a study
 
-Runs of detectors or of classifiers; the page is one file, for a desktop or a phone. From a
-checkout, tools/report.py is the same command.
+The runs are those of detectors or of classifiers. The page is one file, for a desktop or a phone.
+From a checkout, tools/report.py is the same command.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# Noise of detectron2 under newer torch and setuptools, at import.
+# detectron2 warns at import under newer torch and setuptools.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
 
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", "--out", type=Path, default=Path("report.html"), metavar="FILE")
-    parser.add_argument("--title", default="", help="instead of the study's or the runs'")
-    parser.add_argument("--images", type=int, default=6, help="that a picture of images shows")
+    parser.add_argument("--title", default="", help="title of the page, in place of the study's")
+    parser.add_argument("--images", type=int, default=6, help="images of a picture")
     args = parser.parse_args(argv)
     if args.images < 1:
         parser.error(f"--images is a number of images, got {args.images}")

@@ -1,4 +1,4 @@
-"""What the terms did over training: CKA, share of the loss, and gradients, as lines.
+"""Curves of the terms over training: CKA, share of the loss, and gradients.
 
 Letters: I points of a curve.
 """
@@ -13,7 +13,7 @@ from pcka.analysis.plotting import INK, LINE_COLORS, fitting_size, new_figure, p
 
 Curve = tuple[np.ndarray, np.ndarray]  # (I,) iterations or epochs, rising, and (I,) values
 
-# By the first part of a scalar's name.
+# The panels by the first part of a scalar's name.
 _TITLES = {
     "cka": "CKA to the teacher",
     "pearson": "Pearson correlation with the teacher",
@@ -26,15 +26,15 @@ _WIDTH, _PANEL = 4.8, 2.0  # inches: narrow, so that a phone shows the letters l
 
 
 def curves_figure(scalars: Mapping[str, Curve], *, x_label: str, title: str = "") -> Figure:
-    """One panel for each kind of scalar that there is, all over the same time.
+    """Draw one panel for each kind of scalar of a run, all over the same time.
 
     A term keeps its colour in all panels. Gradients are on a logarithmic scale.
 
     Args:
-        scalars: of a run, by full name: ``cka/pcka_p2``, ``share/pcka_p2``,
+        scalars: the scalars of a run by full name: ``cka/pcka_p2``, ``share/pcka_p2``,
             ``gradient/pcka_p2``; others are left out.
         x_label: iteration or epoch.
-        title: above the first panel.
+        title: a line above the first panel.
 
     Raises:
         ValueError: no scalar of these kinds.
@@ -61,7 +61,7 @@ def curves_figure(scalars: Mapping[str, Curve], *, x_label: str, title: str = ""
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """``pcka_p2`` -> ``p2`` where all keys are of one term, which need not be named then."""
+    """Shorten ``pcka_p2`` to ``p2`` if all keys belong to one term."""
     unique = dict.fromkeys(keys)
     terms = {key.rsplit("_", 1)[0] for key in unique}
     return {key: key.rsplit("_", 1)[-1] if len(terms) == 1 else key for key in unique}
@@ -76,11 +76,11 @@ def draw_curves(
     among: Sequence[str] | None = None,
     apart: float = 0.085,
 ) -> None:
-    """Lines over time, each named at its right end in its own colour.
+    """Draw lines over time, each named at its right end in its own colour.
 
     Args:
-        among: all labels, in order, that share the colours; None: those of ``curves``.
-        apart: least distance between two names, in heights of the axes.
+        among: all labels, in order, that share the colours; None takes those of ``curves``.
+        apart: the least distance between two names, in heights of the axes.
     """
     among = list(curves) if among is None else among
     ends = []
@@ -98,7 +98,7 @@ def draw_curves(
     axes.set_ylabel(y_label, size=9.5, color=INK)
     plain_axes(axes)
 
-    # The names stand as close to their lines as they can without covering each other.
+    # The names stand as close to their lines as possible without covering each other.
     ends.sort()
     step = min(apart, 1 / max(len(ends), 1))
     axes.autoscale_view()

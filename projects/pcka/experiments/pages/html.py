@@ -1,7 +1,8 @@
 """A self-contained HTML page: pictures and styles inside, no script, nothing fetched.
 
-It is read on a phone as on a desktop, by day and by night, and by a screen reader. Wide tables and
-pictures scroll inside their own box, the page never sideways. All text is escaped here.
+The page works on a phone and on a desktop, in light and dark mode, and with a screen reader. Wide
+tables and pictures scroll inside their own box, and the page never scrolls sideways. All text is
+escaped here.
 """
 
 import base64
@@ -19,11 +20,11 @@ class Picture:
     """A figure of a section.
 
     Args:
-        figure: drawn at its own resolution.
-        alt: what it shows, for those who do not see it.
-        caption: below it.
-        wide: whether it scrolls in a box of its own where the screen is too narrow for its
-            letters; others shrink to the screen.
+        figure: the figure, drawn at its own resolution.
+        alt: a description for those who do not see it.
+        caption: the text below it.
+        wide: whether the picture scrolls in a box of its own if the screen is too narrow for its
+            letters; other pictures shrink to the screen.
     """
 
     figure: Figure
@@ -37,9 +38,9 @@ class Table:
     """Rows of a section; the first column names the row, the first row the columns.
 
     Args:
-        rows: of equally many cells.
-        caption: above it.
-        numbers: whether the cells are set flush right.
+        rows: rows of equally many cells.
+        caption: the text above it.
+        numbers: whether the cells are aligned on the right.
     """
 
     rows: Sequence[Sequence[str]]
@@ -49,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs, and what stands below them."""
+    """A heading, paragraphs, and the pictures and tables below them."""
 
     title: str
     text: Sequence[str] = ()
@@ -57,11 +58,11 @@ class Section:
 
 
 def html_page(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
-    """The page as one HTML document.
+    """Return the page as one HTML document.
 
     Args:
-        title: of the page.
-        sections: in order; links to them stand at the top.
+        title: the title of the page.
+        sections: the sections in order; links to them stand at the top.
         lead: a line below the title.
     """
     links = "".join(
@@ -120,7 +121,7 @@ def _table(table: Table) -> str:
 
 
 def _box(kind: str, label: str, content: str) -> str:
-    """What scrolls sideways on its own; the keyboard reaches it."""
+    """Return a box that scrolls sideways on its own and that the keyboard can reach."""
     attributes = f'class="{kind}" role="region" aria-label="{escape(label)}" tabindex="0"'
     return f"<div {attributes}>{content}</div>"
 

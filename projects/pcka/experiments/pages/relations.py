@@ -16,9 +16,9 @@ def relations_section(
     """Draw CKA between layers, and Gram matrices, of the last run that was taught.
 
     Args:
-        runs: by label; the first that was not taught stands beside the distilled student, else its
-            own initial weights do.
-        draw: ``draw_pictures`` of the kind: a folder, ``alone`` -> names and figures.
+        runs: the runs by label. The first one without a teacher stands beside the distilled
+            student; if there is none, its own initial weights do.
+        draw: ``draw_pictures`` of the kind: (folder, ``alone``) -> names and figures.
     """
     title = "Relations"
     taught = {label: run for label, run in runs.items() if run.is_taught}

@@ -1,4 +1,4 @@
-"""Folders of finished runs -> the page that reports them."""
+"""The page that reports finished runs."""
 
 import json
 import os
@@ -20,12 +20,12 @@ def report_page(folders: Sequence[Path], *, images: int = 6, title: str = "") ->
     """Return the page of a run, of several, or of a study, as HTML.
 
     Args:
-        folders: of runs of one kind, or the one folder of a study.
-        images: how many of them a picture of single images shows.
-        title: of the page; "" takes the study's, or the runs' names.
+        folders: folders of runs of one kind, or the one folder of a study.
+        images: how many images a picture of single images shows.
+        title: the title of the page; "" takes that of the study, or the names of the runs.
 
     Raises:
-        ConfigError: what a folder lacks; or runs that leave no picture at all.
+        ConfigError: a folder is incomplete, or no picture can be drawn of the runs.
     """
     subject = read_subject(folders)
     drawing = drawing_of(subject.kind)
@@ -42,7 +42,7 @@ def report_page(folders: Sequence[Path], *, images: int = 6, title: str = "") ->
 
 
 def read_subject(folders: Sequence[Path]) -> FinishedRuns:
-    """Read the runs in these folders, and check that they go on one page.
+    """Read the runs in these folders, and check that they fit on one page.
 
     Raises:
         ConfigError: see :func:`report_page`.
@@ -80,7 +80,7 @@ def _results(subject: FinishedRuns) -> Section:
 
 
 def _differences(subject: FinishedRuns) -> list[Section]:
-    """Show what the students' configs differ in, without seed and folders."""
+    """Show the differences between the students' configs, without seed and folders."""
     reader = subject.kind.configs
     configs = {label: reader.values(runs[0].config) for label, runs in subject.students.items()}
     keys = set().union(*configs.values()) - {reader.seed_key, reader.output_key}
@@ -90,7 +90,7 @@ def _differences(subject: FinishedRuns) -> list[Section]:
     rows = [row for row in rows if len(set(row[1:])) > 1]
     if not rows:
         return []
-    text = ["The keys whose values are not the same in all students; a dash: not set, or empty."]
+    text = ["The keys whose values differ between students. A dash means not set, or empty."]
     return [Section("Config differences", text, [Table([["key", *configs], *rows])])]
 
 
@@ -101,7 +101,7 @@ def _shown(value: Any) -> str:
 
 
 def _provenance(subject: FinishedRuns) -> Section:
-    """Show the commands and what the runs ran on, as far as they recorded it."""
+    """Show the commands and the machines of the runs, as far as they recorded them."""
     notes: dict[str, list[str]] = {}
     for label, runs in subject.runs.items():
         for run in runs:

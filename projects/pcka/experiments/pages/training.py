@@ -1,4 +1,4 @@
-"""The section of a page on what the terms did during training."""
+"""The section of a page on the terms during training."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ def training_section(
     """Draw one figure for every run that has scalars of terms.
 
     Args:
-        runs: label -> the run's scalars, by full name.
+        runs: the scalars of each run, by label and full name.
         x_label: iteration or epoch.
-        own: the losses that the gradients are held against, in words.
+        own: the losses that the gradients are compared with, in words.
         option: the key of the config that measures gradients.
     """
     pictures = []
     for label, scalars in runs.items():
         try:
             figure = curves_figure(scalars, x_label=x_label, title=label)
-        except ValueError:  # not taught, or by losses that are no similarities
+        except ValueError:  # no teacher, or losses that are not similarities
             continue
         if any(name.startswith("gradient/") for name in scalars):
             caption = f"Gradients are norms at the student's features; 1 is that of {own}."

@@ -3,9 +3,9 @@
 pcka study configs/quickstart/demo.yaml [--seeds 3] [--jobs 2] [--output DIR]
            [--minutes N] [--skip-failed] [KEY VALUE ...]
 
-The file says by TASK whether these are detectors or classifiers. Finished runs are kept and
-stopped ones go on: called again, the command trains what is missing. It writes table.md, runs.csv,
-results.json and figures. From a checkout, tools/study.py is the same command.
+The key TASK of the file says whether these are detectors or classifiers. Finished runs are kept and
+stopped runs continue, so the same command called again trains what is missing. It writes table.md,
+runs.csv, results.json and figures. From a checkout, tools/study.py is the same command.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from .study import run_study
 from .study_file import load_study
 
 PROGRAM = "study.py"
-LEFT = 3  # the exit status where --minutes are over before all runs are done
+LEFT = 3  # the exit status if --minutes end before all runs are done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_intermixed_args(arguments)
-    # A SIGTERM takes the trainings along, as Ctrl-C does.
+    # A SIGTERM ends the trainings as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     left: list[int] = []
     status = exit_status(
@@ -47,7 +47,7 @@ def carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Train and report; return how many runs are left because the time is over.
 
     Raises:
-        ConfigError: before any run, if one of them cannot start.
+        ConfigError: a run cannot start; raised before any run starts.
         RunError: runs failed.
     """
     until = time.monotonic() + 60 * args.minutes
@@ -92,19 +92,17 @@ def _parser() -> argparse.ArgumentParser:
         type=seed_list,
         default=[],
         metavar="N | A,B,C",
-        help="instead of the file's SEEDS: 1 to N, or a list",
+        help="1 to N, or a list such as 4,5, in place of the file's SEEDS",
     )
     parser.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--output", default="", help="folder, instead of the file's OUTPUT_DIR")
+    parser.add_argument("--output", default="", help="folder, in place of the file's OUTPUT_DIR")
     parser.add_argument(
         "--minutes",
         type=float,
         default=math.inf,
-        help="stop runs where they are after so long; the exit status is then 3",
+        help="stop all runs after this time, with exit status 3",
     )
-    parser.add_argument(
-        "--skip-failed", action="store_true", help="do not run again what has failed before"
-    )
+    parser.add_argument("--skip-failed", action="store_true", help="do not run failed runs again")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
     return parser
 
@@ -114,12 +112,12 @@ def _positive(text: str) -> int:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Return this command, to be typed again."""
+    """Return this command as one would type it."""
     return " ".join(["pcka study", *map(_shell_word, arguments)])
 
 
 def _shell_word(text: str) -> str:
-    """Quote a word for a shell, readably: "('name',)" rather than '('"'"'name...'."""
+    """Quote a word for a shell in a readable way: "('name',)", not '('"'"'name...'."""
     readable = "'" in text and not set(text) & set('"$`\\!')
     return f'"{text}"' if readable else shlex.quote(text)
 

@@ -1,4 +1,4 @@
-"""Means over seeds, and how sure they are."""
+"""Means over seeds, with standard deviations and intervals."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ class Estimate:
 
     Attributes:
         std: sample standard deviation (n - 1); None for n = 1.
-        interval: of the mean, with ``CONFIDENCE``, by Student's t; None for n = 1.
+        interval: the interval of the mean, with ``CONFIDENCE``, by Student's t; None for n = 1.
     """
 
     mean: float
@@ -32,18 +32,18 @@ class Estimate:
         return self.mean - half, self.mean + half
 
     def spread(self, spec: str) -> str:
-        """``24.0 ± 11.0``, with numbers as ``spec`` formats them."""
+        """Return ``24.0 ± 11.0``, with numbers formatted by ``spec``."""
         mean = format(self.mean, spec)
         return mean if self.std is None else f"{mean} ± {format(self.std, spec.lstrip('+'))}"
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Of one value per seed; raises StatisticsError for none."""
+    """Return the estimate of one value per seed; raise StatisticsError for none."""
     values = list(values)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Estimate(statistics.mean(values), std, len(values))
 
 
 def paired_differences(values: Mapping[int, float], base: Mapping[int, float]) -> dict[int, float]:
-    """``values - base`` by seed, for the seeds that both have."""
+    """Return ``values - base`` by seed, for the seeds that both have."""
     return {seed: value - base[seed] for seed, value in values.items() if seed in base}

@@ -1,4 +1,4 @@
-"""Differences of settings to their base, with their intervals."""
+"""The figure of the differences of settings from their base, with intervals."""
 
 import textwrap
 from collections.abc import Mapping
@@ -9,21 +9,24 @@ from pcka.analysis.plotting import GREY, INK, LINE_COLORS, new_figure, plain_axe
 
 from .estimates import PERCENT, estimate
 
-# Inches. _LINE: of a line of a label; a setting has as many as its label, and half a line of air.
+# Inches. _LINE is the height of a line of a label; a setting takes the lines of its label, and more
+# than half a line of space.
 _WIDTH, _LINE, _FRAME = 10.0, 0.19, 1.35
-_LABEL = 46  # characters of a line of a label
+_LABEL = 46  # characters in a line of a label
 
 
 def difference_figure(
     differences: Mapping[str, Mapping[int, float]], *, base: str, metric: str, title: str = ""
 ) -> Figure:
-    """One line per setting, the first at the top; 1,600 pixels wide.
+    """Draw one line per setting, the first at the top; 1,600 pixels wide.
 
-    A dot per seed, a bar at their mean, and a line over its interval where there are two or more.
+    A line has a dot per seed, a bar at their mean and, with two seeds or more, a line over the
+    interval of the mean.
 
     Args:
-        differences: setting -> seed -> its metric less that of the base; none: nothing finished.
-        base: what 0 is.
+        differences: the metric less that of the base by setting and seed; empty for a setting of
+            which nothing is finished.
+        base: the name of the base, which is 0.
     """
     labels = [textwrap.fill(name, _LABEL) for name in differences]
     heights = [label.count("\n") + 1.6 for label in labels]  # in lines

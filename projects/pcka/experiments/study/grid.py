@@ -1,4 +1,4 @@
-"""Axes of a grid and what is tuned: names of values -> the KEY VALUE pairs that they stand for."""
+"""Axes of a grid and tuned values: names of values, and the KEY VALUE pairs that they stand for."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -20,7 +20,7 @@ def read_choices(entry: Any, where: str, taken: Mapping[str, str]) -> Choices:
         {VALUES: {mimic: [KEY, VALUE, KEY, VALUE], none: []}}      # where several keys go together
 
     Args:
-        taken: keys that something else sets, each with what that is.
+        taken: keys that are set elsewhere, each with the name of the place.
 
     Raises:
         ConfigError: an entry that is not of this form, or a key that is taken.
@@ -67,7 +67,7 @@ def keys_of(choices: Choices) -> list[str]:
 
 
 def grid(axes: Mapping[str, Choices]) -> Iterator[tuple[dict[str, str], tuple[str, ...]]]:
-    """Yield every combination: names of values by axis, and KEY VALUE pairs. One without axes."""
+    """Yield every combination: names of values by axis, and KEY VALUE pairs. No axes give one."""
     for names in product(*axes.values()):
         point = dict(zip(axes, names, strict=True))
         yield point, tuple(part for axis, name in point.items() for part in axes[axis][name])

@@ -1,7 +1,7 @@
-"""What a study has to know of the runs of one kind: detectors, or classifiers.
+"""The kinds of runs that a study can have: detectors and classifiers.
 
-One class for each job: reading configs, training, and reading results. Drawing is a module of its
-own for each kind (``pcka.experiments.detection.drawing``), imported when something is drawn.
+There is one class for each job: reading configs, training, and reading results. Drawing is a module
+of its own for each kind (``pcka.experiments.detection.drawing``), imported when something is drawn.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from pcka.errors import ConfigError, unknown_key
 
-# Imported when asked for: classification needs no detectron2.
+# Imported on demand, so that classification needs no detectron2.
 KINDS = {
     "detection": "pcka.experiments.detection.kind",
     "classification": "pcka.experiments.classification.kind",
@@ -47,7 +47,7 @@ class ConfigReader(ABC):
 
     @abstractmethod
     def evaluated_on(self, cfg: Any) -> str:
-        """Name the images that the metrics come from; tuning uses others than the report."""
+        """Return a name of the images that metrics come from; tuning and report use others."""
 
     @abstractmethod
     def values(self, cfg: Any) -> dict[str, Any]:
@@ -55,12 +55,12 @@ class ConfigReader(ABC):
 
 
 class Training(ABC):
-    """Starts trainings of one kind and tells how far they are.
+    """Starts trainings of one kind and reports their progress.
 
     Attributes:
-        weights, checkpoint: files in a run's folder: the trained network, and the one that is
-            there once the run can be resumed.
-        unit: of progress.
+        weights, checkpoint: files in a run's folder: the trained network, and the one that exists
+            once the run can be resumed.
+        unit: the unit of progress.
     """
 
     weights: str
@@ -69,11 +69,11 @@ class Training(ABC):
 
     @abstractmethod
     def check(self, cfg: Any, *, teacher: bool) -> None:
-        """Raise ConfigError for what keeps the run from starting.
+        """Raise ConfigError if the run cannot start.
 
         Args:
-            cfg: of the run.
-            teacher: whether the weights of a taught run's teacher have to be there already.
+            cfg: the config of the run.
+            teacher: whether the weights of the run's teacher have to exist already.
         """
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Training(ABC):
 
     @abstractmethod
     def progress(self, folder: Path) -> int:
-        """Return how far the run in ``folder`` is, in ``unit``."""
+        """Return the progress of the run in ``folder``, in ``unit``."""
 
 
 class ResultReader(ABC):
@@ -106,7 +106,7 @@ class ResultReader(ABC):
 
     @abstractmethod
     def note(self, cfg: Any) -> str:
-        """Say below the table what its columns are."""
+        """Return the note below the table that explains its columns."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class RunKind:
 
 
 def kind_of(name: str) -> RunKind:
-    """Return the kind of a name in ``KINDS``; raise ConfigError for another."""
+    """Return the kind of a name in ``KINDS``; raise ConfigError for another name."""
     if name not in KINDS:
         raise ConfigError(f"TASK: {unknown_key(name, KINDS)}")
     return importlib.import_module(KINDS[name]).KIND

@@ -16,15 +16,15 @@ from .kinds import ResultReader, drawing_of
 from .run import Run
 from .study import Candidate, Setting, Study
 
-# By label: one entry per seed, the seed and the figures of ``ResultReader.read``.
+# One entry per label and seed: the seed and the figures of ``ResultReader.read``.
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def write_report(study: Study, command: str) -> str:
     """Write the report into the study's folder; return the table of the settings.
 
-    ``runs.csv``, ``results.json``, ``table.md``, ``figure.png`` where settings differ from a
-    base, and ``picture.png`` where the file asks for it and its runs are finished.
+    The files are ``runs.csv``, ``results.json`` and ``table.md``, ``figure.png`` if there is more
+    than the base, and ``picture.png`` if the file asks for it and its runs are finished.
     """
     output = study.output_dir
     output.mkdir(parents=True, exist_ok=True)
@@ -72,10 +72,10 @@ def results_table(
     """Return the columns and a row per label: means, and differences from the base.
 
     Args:
-        results: by label; ``teacher`` is compared with nothing.
-        reader: says which figures there are.
+        results: the results by label; ``teacher`` is compared with nothing.
+        reader: the reader of results, which names the figures.
         base: the label that others are compared with; None for no differences.
-        chosen: what tuning chose, by label; empty where nothing was tuned.
+        chosen: the value that tuning chose, by label; empty if nothing was tuned.
     """
     metrics, cost = reader.metrics, reader.cost
     columns = ["", *metrics, "n"]
@@ -105,7 +105,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def run_rows(study: Study) -> Iterator[dict]:
-    """Yield one row per run, with the same columns; empty where there is nothing to say."""
+    """Yield one row per run, all with the same columns; a cell without a value is empty."""
     axes = dict.fromkeys(axis for setting in study.settings for axis in setting.axes)
     reader = study.kind.results
     for stage, setting, candidate, run in _runs(study):
@@ -187,7 +187,7 @@ def _notes(study: Study) -> str:
 
 
 def notes_on_seeds(seeds: Iterable[int]) -> str:
-    """Say what means, deviations and intervals over these seeds are."""
+    """Return notes that explain the means, deviations and intervals over these seeds."""
     seeds = list(seeds)
     if len(seeds) < 2:
         return f"Seed {seeds[0]}: one seed has no standard deviation and no interval."

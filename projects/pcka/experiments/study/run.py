@@ -1,4 +1,4 @@
-"""One training of a study, and the folder that it leaves."""
+"""One training of a study, and its folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,9 @@ from pcka.files import read_json, write_json
 
 from .kinds import RunKind
 
-LOG = "train.log"  # in a run's folder: what its process printed
-FAILURE = "failure.json"  # there, too: how its process failed
-LOG_LINES = 15  # of the end of the log, kept in a failure
+LOG = "train.log"  # in a run's folder: the output of its process
+FAILURE = "failure.json"  # in a run's folder: how its process failed
+LOG_LINES = 15  # lines of the end of the log that a failure keeps
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Run:
 
     Args:
         kind: detector or classifier.
-        label: its setting, in words.
-        seed: of the run.
-        files: of the config.
+        label: the setting of the run, in words.
+        seed: the seed of the run.
+        files: the files of its config.
         opts: KEY VALUE pairs, without seed and folder.
-        output_dir: folder of the run.
-        teacher: the run that has to be finished first; None for a run that is not taught, or
-            taught by a file that is there.
-        length: in the unit of the kind's training.
+        output_dir: the folder of the run.
+        teacher: the run that has to be finished first; None for a run without a teacher, or whose
+            teacher is a file of trained weights.
+        length: the length of the run in the unit of the kind's training.
     """
 
     kind: RunKind
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def all_opts(self) -> tuple[str, ...]:
-        """KEY VALUE pairs with seed and folder."""
+        """All KEY VALUE pairs, with seed and folder."""
         configs = self.kind.configs
         own = (configs.seed_key, str(self.seed), configs.output_key, str(self.output_dir))
         return (*self.opts, *own)
@@ -59,12 +59,12 @@ class Run:
 
     @property
     def summary(self) -> dict | None:
-        """What the finished run wrote, or None."""
+        """The summary that the finished run wrote, or None."""
         return read_json(self.output_dir / "summary.json")
 
     @property
     def results(self) -> dict[str, float]:
-        """Figures of the finished run by column; see :meth:`ResultReader.read`."""
+        """The figures of the finished run by column; see :meth:`ResultReader.read`."""
         summary = self.summary
         assert summary is not None, f"{self.output_dir} is not finished"
         return self.kind.results.read(summary)
@@ -76,24 +76,24 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``done``, ``failed`` or ``not run``."""
+        """The state of the run: ``done``, ``failed`` or ``not run``."""
         return "done" if self.summary else "failed" if self.failure else "not run"
 
     @property
     def failure(self) -> dict | None:
-        """``{"exit_status": ..., "log": last lines}`` of this very command, or None."""
+        """The failure ``{"exit_status": ..., "log": last lines}`` of this command, or None."""
         record = read_json(self.output_dir / FAILURE)
         return record if record and record["command"] == self._command else None
 
     def record_failure(self, exit_status: int) -> None:
-        """Keep how the run's process failed in the run's folder."""
+        """Record in the run's folder how its process failed."""
         log = (self.output_dir / LOG).read_text(errors="replace").splitlines()
         record = {"command": self._command, "exit_status": exit_status, "log": log[-LOG_LINES:]}
         write_json(self.output_dir / FAILURE, record)
 
     @property
     def failure_text(self) -> str:
-        """Why there are no results, in words."""
+        """Return the reason why there are no results, in words."""
         if not (failure := self.failure):
             return f"{self.title}: not run" + (", its teacher failed" if self.teacher else "")
         return (

@@ -1,4 +1,4 @@
-"""Entries of a study file -> runs, each with a folder of its own."""
+"""Making runs from the entries of a study file, each with a folder of its own."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,16 +14,16 @@ ENTRY = ("NAME", "CONFIG_FILE", "OPTS")
 
 
 class RunFactory:
-    """Makes the runs of one file, with the teacher that its ``TEACHER`` describes, if it does.
+    """Makes the runs of one file, and the run of its ``TEACHER``, if it has one.
 
     Args:
-        path: of the file, for messages.
-        content: of it; ``TASK``, ``TITLE``, ``OUTPUT_DIR`` and ``TEACHER`` are read.
+        path: the path of the file, for messages.
+        content: its content; ``TASK``, ``TITLE``, ``OUTPUT_DIR`` and ``TEACHER`` are read.
         opts: KEY VALUE pairs for every run, merged after an entry's own.
-        output_dir: instead of ``OUTPUT_DIR``.
+        output_dir: a folder that replaces ``OUTPUT_DIR``.
 
     Attributes:
-        teacher: its run; None where a ready-made file teaches.
+        teacher: the teacher's run; None if the teacher is a file of trained weights.
     """
 
     def __init__(self, path: str, content: dict, *, opts: Sequence[str], output_dir: str):
@@ -57,11 +57,11 @@ class RunFactory:
         """Make one run per seed of ``{NAME: ..., CONFIG_FILE: ..., OPTS: [...]}``.
 
         Args:
-            entry: of the file.
-            where: the entry, for messages.
-            label: of the runs.
-            folder: of the runs, ``seed<N>`` each.
-            seeds: of the runs.
+            entry: an entry of the file.
+            where: the place of the entry, for messages.
+            label: the label of the runs.
+            folder: the folder of the runs, each of which has a folder ``seed<N>`` in it.
+            seeds: the seeds of the runs.
             extra: KEY VALUE pairs that are merged last.
 
         Raises:
@@ -97,17 +97,17 @@ class RunFactory:
 
 
 class FolderNames:
-    """Names of folders for names of settings, each of its own.
+    """Names of folders, a different one for each name of a setting.
 
     Args:
-        taken: folders that are in use, each with what it is for.
+        taken: folders that are in use, each with its purpose.
     """
 
     def __init__(self, **taken: str):
         self._names = taken
 
     def add(self, name: str, where: str) -> str:
-        """Return the folder of ``name``; raise ConfigError if it is another's."""
+        """Return the folder of ``name``; raise ConfigError if another name has it."""
         slug = slug_of(name)
         if slug in self._names:
             raise ConfigError(
@@ -134,14 +134,14 @@ def name_of(entry: Any, where: str) -> str:
 
 
 def words(values: Any, where: str) -> tuple[str, ...]:
-    """Return a list ``[KEY, VALUE, ...]`` as the command line would have it."""
+    """Return a list ``[KEY, VALUE, ...]`` as words of a command line."""
     if not isinstance(values, list):
         raise ConfigError(f"{where} is a list [KEY, VALUE, ...], got {values!r}")
     return tuple(word(value, where) for value in values)
 
 
 def word(value: Any, where: str) -> str:
-    """Return a value as the command line would have it."""
+    """Return a value as a word of a command line."""
     if value is None:
         raise ConfigError(f"{where}: quote an empty value as the config writes it: 'null', 'None'")
     return str(value)

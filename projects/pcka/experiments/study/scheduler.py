@@ -1,4 +1,4 @@
-"""Runs as processes, several at a time: finished ones are kept, stopped ones go on."""
+"""Runs as processes, several at a time: finished runs are kept, stopped runs continue."""
 
 import fcntl
 import math
@@ -17,11 +17,11 @@ from pcka.errors import ConfigError
 
 from .run import FAILURE, LOG, Run
 
-_STOP_SECONDS = 30  # that a run has to stop before it is killed
+_STOP_SECONDS = 30  # the time that a run has to stop before it is killed
 
 
 class Process(Protocol):
-    """What the scheduler needs of a started run; ``subprocess.Popen`` is one."""
+    """The interface of a started run for the scheduler; ``subprocess.Popen`` has it."""
 
     returncode: int | None
 
@@ -34,7 +34,7 @@ class Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-# Starts a run; None if a process is at it already.
+# Starts a run; returns None if another process is training it already.
 Start = Callable[[Run, int], Process | None]
 
 
@@ -49,7 +49,7 @@ def check_runs(runs: Sequence[Run]) -> None:
             continue
         if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
             raise ConfigError(f"{folder} holds files of something else: set another --output")
-        if (run.files, run.opts) not in checked:  # seeds do not matter
+        if (run.files, run.opts) not in checked:  # seeds share one check
             checked.add((run.files, run.opts))
             try:
                 training.check(run.config, teacher=run.teacher is None)
@@ -58,7 +58,7 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 
 def start_process(run: Run, jobs: int) -> subprocess.Popen | None:
-    """Start or, if it left a checkpoint, resume a run; None if a process is at it already."""
+    """Start a run, or resume it from its checkpoint; None if another process is training it."""
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with open(run.output_dir / LOG, "a") as log:
         if not _lock(log):
@@ -69,7 +69,7 @@ def start_process(run: Run, jobs: int) -> subprocess.Popen | None:
         else:
             log.truncate(0)
             _clear(run)
-        # Two thread pools on the same cores run several times slower than one thread each.
+        # Two thread pools on the same cores are several times slower than one thread each.
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
         return subprocess.Popen(
             [*run.kind.training.command(run.files, resume=resume), *run.all_opts],
@@ -90,20 +90,20 @@ def train_all(
     start: Start = start_process,
     pause: float = 0.2,
 ) -> list[Run]:
-    """Train what is not trained yet, ``jobs`` runs at a time, showing progress and time left.
+    """Train the runs that are not finished, ``jobs`` at a time, showing progress and time left.
 
-    A run that fails is recorded in its folder, and the others go on; it is skipped from then on,
-    with the runs that it was to teach. Another process's run is waited for.
+    A failure is recorded in the run's folder. The run is then skipped, and so are runs with it as
+    their teacher; all others go on. If another process trains a run, the scheduler waits for it.
 
     Args:
-        runs: finished or not.
-        title: of these runs, for the first line.
-        jobs: runs at a time.
-        retry_failed: run again what has failed before.
-        until: monotonic time in seconds at which runs are stopped where they are.
-        later: length of the work that comes after this, for the time left.
+        runs: the runs, finished or not.
+        title: a title of these runs, for the first line.
+        jobs: the number of runs at a time.
+        retry_failed: whether to run failed runs again.
+        until: the monotonic time in seconds at which runs are stopped.
+        later: the length of the work that comes after this, for the time left.
         start: starts one run.
-        pause: seconds between two looks at the processes.
+        pause: the seconds between two looks at the processes.
 
     Returns:
         The runs without results.
@@ -152,7 +152,7 @@ def train_all(
 
 
 def _stop(processes: Sequence[Process]) -> None:
-    # Not SIGINT, which a job in the background of a shell ignores.
+    # SIGTERM and not SIGINT, which a job in the background of a shell ignores.
     for process in processes:
         process.terminate()
     for process in processes:
@@ -168,7 +168,7 @@ def _has_teacher(run: Run) -> bool:
 
 
 def _check_same(run: Run) -> None:
-    """Raise ConfigError unless the run's folder is of this very config, and this very teacher."""
+    """Raise ConfigError unless the run's folder belongs to this very config and teacher."""
     if run.teacher is not None and run.teacher.summary is None:
         raise ConfigError(
             f"{run.output_dir} was taught by a teacher that is gone from "
@@ -176,7 +176,7 @@ def _check_same(run: Run) -> None:
         )
     configs = run.kind.configs
     changed = configs.differences(run.output_dir, run.config)
-    if not run.is_taught:  # a student alone does not depend on who does not teach it
+    if not run.is_taught:  # a student alone does not depend on the teacher
         changed = [key for key in changed if key != configs.teacher_key]
     if changed:
         raise ConfigError(
@@ -186,10 +186,10 @@ def _check_same(run: Run) -> None:
 
 
 def _lock(log: IO) -> bool:
-    """Return whether the log was free, and lock it.
+    """Lock the log of a run; return whether it was free.
 
-    The process that writes it inherits the lock, and holds it until it ends even if this one is
-    killed before.
+    The process that writes the log inherits the lock, and holds it until it ends even if this
+    process is killed before.
     """
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -199,7 +199,7 @@ def _lock(log: IO) -> bool:
 
 
 def _clear(run: Run) -> None:
-    """Remove what a run of ours left that stopped before its first checkpoint."""
+    """Remove the files of a run of ours that stopped before its first checkpoint."""
     for path in run.output_dir.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

@@ -14,12 +14,12 @@ from .scheduler import check_runs, train_all
 
 @dataclass(frozen=True)
 class Candidate:
-    """One value of what is tuned.
+    """One value that tuning tries, with its runs.
 
     Args:
-        value: its name; "" where nothing is tuned.
-        tuning: its runs on the tuning seeds and images; none where nothing is tuned.
-        report: its runs on those of the report, trained only if this candidate is chosen.
+        value: its name; "" if nothing is tuned.
+        tuning: its runs on the tuning seeds and images; none if nothing is tuned.
+        report: its runs on the seeds and images of the report, trained only if it is chosen.
     """
 
     value: str
@@ -28,7 +28,7 @@ class Candidate:
 
     @property
     def tuned(self) -> Estimate | None:
-        """The first metric over the tuning seeds; None unless all of them are finished."""
+        """The estimate of the first metric over the tuning seeds; None unless all are finished."""
         if any(run.summary is None for run in self.tuning):
             return None
         return estimate(run.results[run.kind.results.metrics[0]] for run in self.tuning)
@@ -36,13 +36,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared: its place on the axes, and the candidates for what is tuned.
+    """One row of the table: its place on the axes, and the candidates of its tuning.
 
     Args:
-        name: in tables; also the name of its folder.
-        axes: name of axis -> name of value.
-        tune: what is tuned, in a word; "" for nothing.
-        candidates: one where nothing is tuned.
+        name: its name in tables, and of its folder.
+        axes: the name of its value on each axis.
+        tune: a word for the tuned key; "" if nothing is tuned.
+        candidates: the values to try; a single one if nothing is tuned.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Setting:
     def chosen(self) -> Candidate | None:
         """The candidate with the best mean of the first metric over the tuning seeds.
 
-        The first of equal ones; None if no candidate has finished on all of them.
+        Of equal ones it is the first; None if no candidate has finished on all seeds.
         """
         if not self.tune:
             return self.candidates[0]
@@ -73,7 +73,7 @@ class Study:
     """A study file, resolved; the first of the settings is the base.
 
     Args:
-        picture: labels and number of images of a picture of the finished runs; empty for none.
+        picture: labels and number of images for the picture of the finished runs; empty for none.
     """
 
     kind: RunKind
@@ -91,7 +91,7 @@ class Study:
 
     @property
     def students(self) -> dict[str, list[Run]]:
-        """The runs to report by setting, without those of which nothing could be chosen."""
+        """The runs to report by setting, without settings for which nothing could be chosen."""
         return {setting.name: setting.report for setting in self.settings if setting.report}
 
     @property
@@ -111,20 +111,20 @@ def run_study(
     until: float = math.inf,
     train: Callable[..., list[Run]] = train_all,
 ) -> list[Run]:
-    """Tune, then train what is reported; both only as far as it is not done yet.
+    """Tune, then train the runs to report; finished runs are kept.
 
     Args:
-        study: to carry out.
-        jobs: runs at a time.
-        retry_failed: run again what has failed before.
-        until: monotonic time in seconds at which runs are stopped where they are.
-        train: trains a list of runs; tests put their own in its place.
+        study: the study to carry out.
+        jobs: the number of runs at a time.
+        retry_failed: whether to run failed runs again.
+        until: the monotonic time in seconds at which runs are stopped.
+        train: trains a list of runs; tests replace it.
 
     Returns:
         The runs without results, of both stages.
 
     Raises:
-        ConfigError: before any run, if one of them cannot start.
+        ConfigError: a run cannot start; raised before any run starts.
     """
     candidates = [c for setting in study.settings for c in setting.candidates]
     every_run = [run for c in candidates for run in (*c.tuning, *c.report)]

@@ -1,4 +1,4 @@
-"""A study file -> the study: settings, with the runs to tune and to report them."""
+"""Reading a study file: settings, with the runs that tune and report them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from .run_factory import ENTRY, FolderNames, RunFactory, name_of, words
 from .study import Candidate, Setting, Study
 
 _KEYS = ("TASK", "TITLE", "OUTPUT_DIR", "TEACHER", "STUDENTS", "SEEDS", "TUNING", "PICTURE")
-# Until version 0.2, a study with axes had its first student under BASE and the others here.
+# Before version 0.2, a study with axes had its first student under BASE and the others under this.
 _OLD_KEYS = ("BASE", "SETTINGS")
-# Columns of runs.csv, beside the axes and the figures.
+# The columns of runs.csv besides the axes and the figures.
 _COLUMNS = ("stage", "setting", "tuned", "seed", "status")
 
 
@@ -44,10 +44,10 @@ def load_study(
     Entries of AXES and TUNE are read by :func:`read_choices`.
 
     Args:
-        path: of the file.
-        opts: KEY VALUE pairs for every run, the teacher's too; what an axis sets, they may not.
-        seeds: instead of ``SEEDS``.
-        output_dir: instead of ``OUTPUT_DIR``.
+        path: the path of the file.
+        opts: KEY VALUE pairs for every run, the teacher's included; none that an axis sets.
+        seeds: seeds that replace ``SEEDS``.
+        output_dir: a folder that replaces ``OUTPUT_DIR``.
 
     Raises:
         ConfigError: a file that is not of this form, or a config that is not valid.
@@ -118,7 +118,7 @@ class _SettingReader:
     folders: FolderNames = field(default_factory=lambda: FolderNames(teacher="the teacher"))
 
     def settings(self, entry: Any, where: str, *, known: Sequence[str]) -> list[Setting]:
-        """Make one setting, or those of a grid; ``known``: keys beside those of a run."""
+        """Make one setting, or those of a grid; ``known`` are keys besides those of a run."""
         label = name_of(entry, where)
         check_keys(entry, (*ENTRY, *known), required=("CONFIG_FILE",), where=where)
         axes, tune = self._choices(entry, where)
@@ -142,12 +142,12 @@ class _SettingReader:
 
     @property
     def _reported(self) -> Path:
-        """The folder of the runs of the report: one of their own beside those of the tuning."""
+        """Return the folder of the runs of the report, which have their own beside the tuning."""
         own = self.factory.output_dir / "report"
         return own if self.tuning_seeds or own.is_dir() else self.factory.output_dir
 
     def _choices(self, entry: dict, where: str) -> tuple[dict[str, Choices], Choices]:
-        """Return AXES and TUNE, no two of which set the same key."""
+        """Return AXES and TUNE after a check that no two of them set the same key."""
         kind, configs = self.factory.kind, self.factory.kind.configs
         columns = (*_COLUMNS, *kind.results.metrics, "parameters", kind.results.cost)
         taken = {configs.seed_key: "SEEDS", configs.output_key: "OUTPUT_DIR"}
