@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcka.core import AT, CWD, DIST, DKD, KD, LOSSES, PKD, RKD, SP, Mimic
+from pcka.core import AT, CWD, DIST, DKD, ITRD, KD, LOSSES, PKD, RKD, SP, TTM, Mimic
 
 F64 = torch.float64
 MAPS = (3, 4, 2, 5)
@@ -40,9 +40,33 @@ def cwd(s, t, temperature):
     return temperature**2 * total / (s.shape[0] * s.shape[1])
 
 
-def kd(s, t, temperature):
+def kd(s, t, temperature, standardize=False):
+    if standardize:
+        s, t = (
+            (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True) for x in (s, t)
+        )
     log_q, p = F.log_softmax(s / temperature, 1), F.softmax(t / temperature, 1)
     return F.kl_div(log_q, p, reduction="batchmean") * temperature**2
+
+
+def ttm(s, t, gamma, weighted):
+    total = 0
+    for q, p in zip(s.softmax(1), t.softmax(1), strict=True):
+        weight = (p**gamma).sum()
+        total = total + (weight if weighted else 1) * divergence(p**gamma / weight, q)
+    return total / len(s)
+
+
+def itrd(s, t, correlation, mutual, alpha):
+    samples = len(s)
+    a, b = ((x - x.mean(0)) / x.std(0) for x in (s, t))
+    c = (a * b).sum(0) / samples
+    shift = math.log2(s.shape[1]) + 2 * alpha * math.log2(1 / samples)
+    a, b = (x / x.norm(dim=1, keepdim=True) for x in (s, t))
+    g, h = a @ a.T / samples, b @ b.T
+    joint = (a @ a.T) * h
+    mi = (g**2).sum() - ((joint / joint.trace()) ** 2).sum()
+    return correlation * (torch.log2(((c - 1).abs() ** (2 * alpha)).sum()) - shift) + mutual * mi
 
 
 def dkd(s, t, alpha, beta, temperature):
@@ -104,6 +128,10 @@ CASES = [
     (SP, {}, sp, MAPS, (3, 11)),
     (RKD, {"distance_weight": 2.0, "angle_weight": 3.0}, rkd, (5, 2, 3), (5, 8)),
     (KD, {"temperature": 3.0}, kd, LOGITS, LOGITS),
+    (KD, {"temperature": 2.0, "standardize": True}, kd, LOGITS, LOGITS),
+    (TTM, {"gamma": 0.4, "weighted": False}, ttm, LOGITS, LOGITS),
+    (TTM, {"gamma": 0.4, "weighted": True}, ttm, LOGITS, LOGITS),
+    (ITRD, {"correlation": 2.0, "mutual": 3.0, "alpha": 1.2}, itrd, LOGITS, LOGITS),
     (DKD, {"alpha": 0.5, "beta": 2.0, "temperature": 3.0}, dkd, LOGITS, LOGITS),
     (DIST, {"beta": 2.0, "gamma": 0.5, "temperature": 3.0}, dist, LOGITS, LOGITS),
 ]
@@ -142,6 +170,10 @@ def test_gradient_goes_to_the_student_alone(loss, options, plain, student, teach
 @each
 def test_perfect_match(loss, options, plain, student, teacher):
     t = pair(teacher, teacher)[1]
+    if loss is ITRD:
+        options = {**options, "mutual": 0.0}  # which is no distance
+    if loss is TTM:
+        options = {**options, "gamma": 1.0}  # otherwise a power of the teacher is the match
     s = t.clone().requires_grad_()
     value = call(loss(**options), s, t)
     value.backward()
@@ -200,7 +232,9 @@ def test_dead_features_get_no_gradient():
         assert value > 0 and slope.abs().max() < 10
 
 
-@pytest.mark.parametrize("module", [KD(), DKD(), DIST(), KD(temperature=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "module", [KD(), DKD(), DIST(), TTM(), KD(temperature=0.1), KD(standardize=True)], ids=repr
+)
 def test_sure_logits_stay_finite(module):
     # One class has all the probability: the others' is 0 in float32.
     t = 1e4 * F.one_hot(TARGET, 7).float()
@@ -247,6 +281,13 @@ MAP, ROW = torch.ones(2, 3, 4, 4), torch.ones(2, 3)
         (lambda: RKD()(ROW[0], ROW), r"RKD needs \(B, \.\.\.\), student is \(3,\)"),
         (lambda: KD()(ROW, ROW[:, :2]), r"same classes, got \(2, 3\) and \(2, 2\)"),
         (lambda: DIST()(MAP, MAP), r"DIST needs logits \(B, P\)"),
+        (lambda: TTM()(ROW, ROW[:, :2]), "TTM needs logits"),
+        (lambda: TTM(gamma=0), "gamma is a positive number"),
+        (lambda: TTM(weighted=1), "weighted is true or false"),
+        (lambda: KD(standardize="yes"), "standardize is true or false"),
+        (lambda: ITRD()(ROW, ROW[:, :2]), r"ITRD: .* differ in width: adapt the student \(linear"),
+        (lambda: ITRD()(ROW[:1], ROW[:1]), "ITRD relates the samples of a batch: two or more"),
+        (lambda: ITRD(mutual=-1), "mutual is a number and not negative"),
         (lambda: DKD()(ROW[:, :1], ROW[:, :1], TARGET[:2]), "two classes or more"),
         (lambda: DKD()(ROW, ROW, TARGET[:1]), r"each of 2 samples, target is \(1,\)"),
         (lambda: DKD()(ROW, ROW, torch.ones(2)), "float32"),
@@ -263,7 +304,7 @@ def test_bad_input(attempt, words):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e20, 1e30])
-@pytest.mark.parametrize("loss", [AT, SP, PKD, RKD])
+@pytest.mark.parametrize("loss", [AT, SP, PKD, RKD, ITRD])
 def test_extreme_scales(loss, scale):
     """These losses do not depend on the scale, so neither may what float32 holds of it."""
     draw = torch.Generator().manual_seed(0)

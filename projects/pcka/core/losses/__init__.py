@@ -27,6 +27,7 @@ from .cwd import CWD, cwd_loss
 from .dist import DIST, dist_loss
 from .dkd import DKD, dkd_loss
 from .feature_cka import FeatureCKA, feature_cka
+from .itrd import ITRD, itrd_loss
 from .kd import KD, kd_loss
 from .logit_cka import LogitCKA, logit_cka
 from .mimic import Mimic, mimic_loss
@@ -35,6 +36,7 @@ from .pkd import PKD, pkd_loss
 from .rcka import RCKA, rcka
 from .rkd import RKD, rkd_loss
 from .sp import SP, sp_loss
+from .ttm import TTM, ttm_loss
 
 LOSSES: dict[str, type[DistillLoss]] = {
     "PatchCKA": PatchCKA,
@@ -49,6 +51,8 @@ LOSSES: dict[str, type[DistillLoss]] = {
     "KD": KD,
     "DKD": DKD,
     "DIST": DIST,
+    "TTM": TTM,
+    "ITRD": ITRD,
 }
 
 __all__ = [
@@ -56,12 +60,14 @@ __all__ = [
     "CWD",
     "DIST",
     "DKD",
+    "ITRD",
     "KD",
     "LOSSES",
     "PKD",
     "RCKA",
     "RKD",
     "SP",
+    "TTM",
     "DistillLoss",
     "FeatureCKA",
     "LogitCKA",
@@ -72,6 +78,7 @@ __all__ = [
     "dist_loss",
     "dkd_loss",
     "feature_cka",
+    "itrd_loss",
     "kd_loss",
     "logit_cka",
     "mimic_loss",
@@ -80,4 +87,5 @@ __all__ = [
     "rcka",
     "rkd_loss",
     "sp_loss",
+    "ttm_loss",
 ]

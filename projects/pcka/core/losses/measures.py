@@ -22,13 +22,19 @@ def in_safe_range(x: Tensor) -> Tensor:
 
 def pearson(x: Tensor, y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Return Pearson's correlation along ``dim``, in [-1, 1]; 0 where a side is constant."""
-    sides = []
-    for side in map(in_safe_range, (x, y)):
-        centred = side - side.mean(dim, keepdim=True)
-        # The rounding errors of a constant are not a direction.
-        norm = torch.linalg.vector_norm(side.detach(), dim=dim, keepdim=True)
-        sides.append(unit(centred, dim, least=8 * torch.finfo(side.dtype).eps * norm))
-    return (sides[0] * sides[1]).sum(dim)
+    return (_centred_unit(x, dim) * _centred_unit(y, dim)).sum(dim)
+
+
+def standardized(x: Tensor) -> Tensor:
+    """Return x with mean 0 and variance 1 along the last axis; 0 where it is constant."""
+    return x.shape[-1] ** 0.5 * _centred_unit(x, -1)
+
+
+def _centred_unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    x = in_safe_range(x)
+    # The rounding errors of a constant are not a direction.
+    norm = torch.linalg.vector_norm(x.detach(), dim=dim, keepdim=True)
+    return unit(x - x.mean(dim, keepdim=True), dim, least=8 * torch.finfo(x.dtype).eps * norm)
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
