@@ -192,7 +192,9 @@ def _habits(device: torch.device, toy: bool) -> Found:
 
         def call(student=student, teacher=teacher, grouping=grouping):
             value = patch_cka(student, teacher, patch_size=patch, grouping=grouping)
-            return value, *torch.autograd.grad(value, student)
+            # Detached: a graph that is kept ties its leaves to the stream on which it was made,
+            # and a capture on another stream fails.
+            return value.detach(), *torch.autograd.grad(value, student)
 
         first = call()
         again = call()
