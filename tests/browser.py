@@ -1,7 +1,7 @@
-"""A page in a real browser: what is wrong with it on a screen of some width.
+"""Checking a page in a real browser, on a screen of some width.
 
-Chromium, headless, loads a page that holds the one to be checked in a frame as wide as the screen;
-its findings, written into the document, and its console are read from outside.
+Headless Chromium loads a page that holds the one to check in a frame as wide as the screen. The
+findings, which are written into the document, and the console are read from outside.
 """
 
 import html
@@ -45,12 +45,12 @@ function look(page) {
 
 
 def look(page: str, folder: Path, *, width: int = 360) -> dict:
-    """``{"problems": [...], "pictures": number of them, "width": of the screen in pixels}``.
+    """Return the problems, the number of pictures, and the width of the screen in pixels.
 
     Args:
         page: the HTML document.
-        folder: for the browser's files.
-        width: of the screen, in pixels.
+        folder: a folder for the browser's files.
+        width: the width of the screen, in pixels.
     """
     path = folder / "check.html"
     frame = _FRAME.replace("WIDTH", str(width)).replace("PAGE", html.escape(page))

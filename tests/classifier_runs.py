@@ -1,4 +1,4 @@
-"""Runs of a second on the embedded digits, and the smallest networks that have every part.
+"""Runs that take a second on the embedded digits, and the smallest networks with every part.
 
 As a program, ``python classifier_runs.py ARGUMENTS``, this is ``python -m classification.train``
 with these networks added.
@@ -80,29 +80,29 @@ TINY = {
 
 
 def add_tiny_models(patch):
-    """Make TINY known by name, and read the digits once; undone with ``patch``."""
+    """Make TINY known by name, and read the digits once; ``patch`` undoes it."""
     for name, model in TINY.items():
         patch.setitem(models._MODELS, name, model)
     patch.setattr(classification_data, "read_digits", cache(classification_data.read_digits))
 
 
 def save_teacher(path, name="tiny_wide", classes=10):
-    """A file of fixed random weights; returns the part of a config that names it."""
+    """Write a file of fixed random weights; return the part of a config that names it."""
     torch.manual_seed(5)
     torch.save({"model": models.create_model(name, classes).state_dict()}, path)
-    # Random weights know nothing, and these tests do not ask for more.
+    # Random weights predict by chance, so their accuracy is not checked.
     return {"name": name, "weights": str(path), "min_accuracy": 0}
 
 
 def config_file(path, tree):
-    """``tree`` on top of BASE, as a file."""
+    """Write a config file with ``tree`` on top of BASE."""
     merged = {**BASE, **tree, "train": {**BASE["train"], **tree.get("train", {})}}
     path.write_text(yaml.safe_dump(merged))
     return path
 
 
 def make_config(path, tree=(), *opts):
-    """A config with ``output_dir`` ``path``."""
+    """Return a config with ``output_dir`` ``path``."""
     file = config_file(path.with_name(path.name + ".yaml"), {"output_dir": str(path), **dict(tree)})
     return load_config([file], opts)
 
@@ -113,7 +113,7 @@ def make_distiller(cfg):
 
 
 def noise_images(root, per_class):
-    """``train`` and ``val`` with so many 8x8 images of each of two classes."""
+    """Write ``train`` and ``val`` with this many 8x8 images of each of two classes."""
     noise = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("a", "b"):
@@ -134,14 +134,14 @@ def equal(a, b):
 
 
 def metrics(folder):
-    """Rows of metrics.csv without what depends on the clock."""
+    """Return the rows of metrics.csv without the columns that depend on the clock."""
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
 
 def run_and_die(cfg, prepare, resume=False):
-    """Train in a process of its own, which ``prepare(die)`` makes kill itself by SIGKILL."""
+    """Train in a process of its own, which kills itself by SIGKILL as ``prepare(die)`` arranges."""
 
     def job():
         add_tiny_models(pytest.MonkeyPatch())

@@ -1,4 +1,4 @@
-"""One thread and fixed seeds for every test: two thread pools on two cores slow each other."""
+"""One thread and fixed seeds for every test, because two thread pools slow each other down."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Holding the fast form against :mod:`pcka.core.reference`, values and gradients."""
+"""Comparing the fast form with :mod:`pcka.core.reference`, values and gradients."""
 
 import torch
 
@@ -6,7 +6,7 @@ ESTIMATORS = [(False, False), (True, False), (True, True)]  # center, debiased
 
 
 def value_and_gradients(function, *tensors):
-    """The value of a function, and its gradients with respect to all tensors."""
+    """Return the value of a function, and its gradients with respect to all tensors."""
     tensors = [t.detach().clone().requires_grad_() for t in tensors]
     value = function(*tensors)
     return value.detach(), *torch.autograd.grad(value.sum(), tensors)

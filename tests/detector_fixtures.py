@@ -65,7 +65,7 @@ TINY = {
 
 
 def write_coco(folder, images=9, seed=0):
-    """Random rectangles of two classes on noise; images of three shapes. -> path of the json."""
+    """Write random rectangles of two classes on noise, in three shapes; return the json's path."""
     g = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     content = {
@@ -104,7 +104,7 @@ def write_coco(folder, images=9, seed=0):
 
 @pytest.fixture(scope="session")
 def coco(tmp_path_factory):
-    """Folder of the data set: ``instances.json`` and ``images/``."""
+    """Return the folder of the data set: ``instances.json`` and ``images/``."""
     folder = tmp_path_factory.mktemp("coco")
     write_coco(folder)
     return folder
@@ -112,7 +112,7 @@ def coco(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_yaml(tmp_path_factory, coco):
-    """The tiny config as a file, with a teacher (RetinaNet-free, twice as wide) and its weights."""
+    """Return the tiny config as a file, with a teacher (twice as wide) and its weights."""
     return write_tiny(tmp_path_factory.mktemp("configs"), coco)
 
 
@@ -153,7 +153,7 @@ def write_tiny(folder, coco):
 
 @pytest.fixture
 def tiny(tiny_yaml, tmp_path):
-    """``tiny(KEY, VALUE, ...)`` -> the tiny config with overrides, data registered."""
+    """Return ``tiny(KEY, VALUE, ...)``: the tiny config with overrides, its data registered."""
     from pcka.detection import load_config
     from pcka.detection.data.coco_json import register_coco_json
 
@@ -167,7 +167,7 @@ def tiny(tiny_yaml, tmp_path):
 
 @pytest.fixture
 def batch():
-    """``batch(size, ...)`` -> inputs of a detector, one image per (height, width)."""
+    """Return ``batch(size, ...)``: inputs of a detector, one image per (height, width)."""
     from detectron2.structures import Boxes, Instances, PolygonMasks
 
     def make(*sizes):

@@ -2,8 +2,9 @@
 
     PYTHONPATH=projects:. python tests/kill_runs.py classification|detection FOLDER [KILLS] [SEED]
 
-A slow check for releases, of 75 kills and more: ``test_resume.py`` and ``test_contracts.py`` kill
-at chosen places. The status is 1 if a resumed run ended in other weights than one never killed.
+This is a slow check for releases, with 75 kills or more. ``test_resume.py`` and
+``test_contracts.py`` kill at chosen places. The exit status is 1 if a resumed run ended in other
+weights than a run that was never killed.
 """
 
 import random
@@ -76,7 +77,7 @@ def main(side: str, folder: str, kills: str = "75", seed: str = "0") -> int:
         for _ in range(chance.choice([1, 1, 3])):
             process = work(command, run, *(["--resume"] if run.exists() else []))
             try:
-                # Most of the time goes by before the first step, so the end is favoured.
+                # Most of the time passes before the first step, so late moments are favoured.
                 process.wait(seconds * chance.uniform(0.3, 1.0))
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -1,4 +1,4 @@
-"""Functions in processes of their own, forked from a server that has no threads of autograd.
+"""Running functions in processes of their own, forked from a server without autograd's threads.
 
 A fork of the test's own process would inherit locks of its threads, and of CUDA where there is a
 GPU.
@@ -23,7 +23,7 @@ def run(job, *arguments):
 
 
 def run_ranks(job, world):
-    """Run ``job(rank)`` for every rank at once; what they return, by rank."""
+    """Run ``job(rank)`` for every rank at once; return the results by rank."""
     queue = _CONTEXT.SimpleQueue()
     processes = [run(_answering(job), queue, rank) for rank in range(world)]
     results = dict(queue.get() for _ in processes)

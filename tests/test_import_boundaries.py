@@ -1,4 +1,4 @@
-"""Who may import whom: the core needs torch alone, and training needs no experiments."""
+"""The allowed imports: the core needs torch alone, and training needs no experiments."""
 
 import ast
 import os
@@ -23,7 +23,7 @@ def output_of(code, **options):
 
 
 def imported_by(path):
-    """Names of modules that a file imports, anywhere in it."""
+    """Return the names of modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -78,7 +78,7 @@ def test_analysis_needs_no_training():
     output_of(code)
 
 
-# The commands import experiments by name, for hooks that were asked for; nothing else may.
+# The commands import experiments by name, for requested hooks; nothing else may.
 COMMANDS = {PACKAGE / "detection" / "train.py", PACKAGE / "classification" / "train.py"}
 
 
@@ -95,7 +95,7 @@ def test_nothing_imports_experiments_tools_or_tests():
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["pcka.detection.train", "pcka.classification.train"])
 def test_training_imports_only_what_trains(module):
-    """Test the commands: they import the packages, which may import no more than they do."""
+    """Test the commands, because they import the packages."""
     code = (
         f"import sys, {module}\n"
         f"assert {module.replace('train', 'engine')!r} in sys.modules\n"
@@ -144,7 +144,7 @@ def test_both_trainings_run_without_the_experiments(tiny_yaml, tmp_path):
     assert output_of(where, env=environment, cwd=tmp_path).startswith(str(tmp_path))
     assert (tmp_path / "detector" / "summary.json").is_file()
     assert (tmp_path / "classifier" / "summary.json").is_file()
-    # Pictures are drawn by the experiments: asked for, their absence is said in one line.
+    # The experiments draw pictures. If pictures are requested without them, one line says so.
     content = yaml.safe_load(Path(tiny_yaml).read_text())
     content["MODEL"]["PCKA"]["PICTURE_PERIOD"] = 1
     (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(content))

@@ -1,4 +1,4 @@
-"""The wheel, installed where there is no checkout: imports, commands, a training of each side."""
+"""The wheel, installed without a checkout: imports, commands, a training of each side."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The Python of a fresh environment with the wheel, which sees the present packages."""
+    """Return the Python of a fresh environment with the wheel, which sees the present packages."""
     folder = tmp_path_factory.mktemp("wheel")
     # Built from a copy, so that build/ and the metadata do not appear in the checkout.
     source = folder / "source"

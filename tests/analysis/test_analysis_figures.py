@@ -1,4 +1,4 @@
-"""The data behind the figures: arrays, labels and the numbers written beside them."""
+"""The data of the figures: arrays, labels and the numbers written beside them."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_gram_figure_of_one_channel():
 
 
 def test_patches_end_where_the_resized_map_does():
-    """5 cells in patches of 2: three patches of 5/3 cells by resizing, of 2 cells by padding."""
+    """Resizing cuts 5 cells into three patches of 5/3 cells, padding into patches of 2 cells."""
     maps, image = {"t": torch.randn(1, 5, 5)}, np.zeros((20, 20, 3), np.uint8)
     for resize, end in (("bilinear", 20), ("pad", 24)):
         figure = gram_figure(

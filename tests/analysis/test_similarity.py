@@ -1,4 +1,4 @@
-"""Layer similarity: of all samples at once, of what the layers gave, for every way to pool."""
+"""Layer similarity over all samples, of unchanged outputs, for every way to pool."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def pair():
 
 
 def plain_matrix(student, teacher, names, images, rows, debiased):
-    """Every pair of layers by HKH, all images at once; ``rows`` makes (N, D) of an output."""
+    """Compare every pair of layers by HKH, all images at once; ``rows`` makes outputs (N, D)."""
     sides = []
     for model in (student, teacher):
         outputs, x = {}, images
@@ -77,7 +77,7 @@ def test_minibatches_average_the_unbiased_products(pair):
 
 
 def test_cells_of_the_coarser_map_are_the_samples():
-    """Maps of strides 1 and 2 against one of stride 2, of another padding."""
+    """Compare maps of strides 1 and 2 with one of stride 2 and another padding."""
     fine, coarse = torch.randn(2, 3, 7, 6, dtype=F64), torch.randn(2, 4, 4, 3, dtype=F64)
     theirs = torch.randn(2, 5, 3, 4, dtype=F64)  # stride 2: covers 6 pixels down, 8 across
 
@@ -184,7 +184,7 @@ def test_matrix_refuses_other_layers():
 
 
 def test_wide_layers_are_compared_by_their_samples(monkeypatch):
-    """With fewer samples than features no moment of a pair of layers is formed."""
+    """No moment of a pair of layers is formed if samples are fewer than features."""
     net = nn.Sequential(nn.Linear(4, 300), nn.ReLU(), nn.Linear(300, 300))
     batches = [torch.randn(5, 4), torch.randn(3, 4)]  # a small last batch
     reader = LayerReader(net, ["0", "1", "2"])

@@ -1,4 +1,4 @@
-"""The closed form inside autograd: who gets gradients, how often, and in what type."""
+"""The closed form inside autograd: which inputs get gradients, how often, and in what type."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_half_maps_and_loss_scaling(dtype):
     exact, (wanted,) = gradients(s.double(), t.double(), (True, False))
     assert value.dtype == torch.float32
     assert abs(value.item() - exact.item()) < 1e-6
-    # As GradScaler does: small gradients live on the scale alone.
+    # GradScaler does the same: small gradients survive only with the scale.
     (g,) = torch.autograd.grad(value * 65536, s)
     assert g.dtype == dtype
     error = (g.double() / 65536 - wanted).norm() / wanted.norm()
@@ -138,7 +138,7 @@ def test_patches_and_their_adjoint(size, patch, grouping, how):
     g = torch.randn_like(cut)
     back = from_patches(g, torch.full_like(x, torch.nan), options)
     assert torch.isclose((back * x).sum(), (g * cut).sum(), rtol=1e-11)
-    # By autograd too, for those who use patches elsewhere.
+    # Autograd works as well, for users of the patches elsewhere.
     (slope,) = torch.autograd.grad(to_patches(x.requires_grad_(), options), x, g)
     torch.testing.assert_close(slope, back, rtol=0, atol=1e-13)
 

@@ -1,4 +1,4 @@
-"""CKA against its definition, the released implementation, and its exact properties."""
+"""CKA: its definition, the released implementation, and its exact properties."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ F64 = torch.float64
 
 
 def oracle(x, y, center):
-    """CKA written as in Kornblith et al., with H K H, in float64 numpy."""
+    """Compute CKA as in Kornblith et al., with H K H, in float64 numpy."""
     x, y = x.detach().double().numpy(), y.detach().double().numpy()
     n = x.shape[0]
     h = np.eye(n) - 1 / n if center else np.eye(n)
@@ -33,7 +33,7 @@ def pair(n, dx, dy, seed=0, dtype=F64, shift=0.3):
 
 
 @pytest.mark.parametrize("center", [True, False])
-# Wide features go over the samples, narrow ones over the features.
+# Wide features use products over the samples, narrow ones over the features.
 @pytest.mark.parametrize("shape", [(6, 40, 40), (40, 6, 9), (7, 7, 3), (2, 3, 3), (64, 100, 20)])
 def test_equals_its_definition(shape, center):
     x, y = pair(*shape)

@@ -1,4 +1,4 @@
-"""The closed form against plain float64 autograd, down every path."""
+"""The closed form compared with plain float64 autograd, on every path."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def test_both_forms(center, debiased, shape):
     x, y = torch.randn(1, n, dx, dtype=F64) + 0.5, torch.randn(1, n, dy, dtype=F64) - 0.3
     how, both = {"center": center, "debiased": debiased}, (True, True)
     wanted = value_and_gradients(partial(reference.cka, **how), x[0], y[0])
-    # A spread over the features of one process asks for the Gram matrices over the samples.
+    # A spread over the features of one process forces Gram matrices over the samples.
     over_samples = cka_with_gradients(x, y, needs=both, spread="features", **how)
     sides = (standardize(t, center) for t in (x, y))
     for value, *gradients in (over_samples, over_features(*sides, debiased, both, None)):
@@ -30,7 +30,7 @@ def test_both_forms(center, debiased, shape):
 @pytest.mark.parametrize("along", ["features", "samples"])
 @pytest.mark.parametrize(("center", "debiased"), ESTIMATORS)
 def test_gram_matrices_by_blocks(center, debiased, along):
-    """So many samples and features that Gram matrices are grown, the last block a part of one."""
+    """Gram matrices of many samples and features grow by blocks, the last one incomplete."""
     n, dx, dy = 150, 800, 900
     x, y = torch.randn(n, dx, dtype=F64), torch.randn(n, dy, dtype=F64)
     y[:, :dx] += x
@@ -114,7 +114,7 @@ def test_far_from_the_origin_float32_keeps_its_digits():
     x, y = torch.randn(40, 24, dtype=F64), torch.randn(40, 24, dtype=F64)
     y = x + y
     wanted = value_and_gradients(cka, x, y)
-    # Rounded first: what is lost by writing 100 + x in float32 is not the arithmetic's doing.
+    # Rounded first, because the digits lost in 100 + x as float32 are not lost by the arithmetic.
     x, y = (x + 100).float(), (y + 100).float()
     ours = value_and_gradients(cka, x, y)
     wanted = value_and_gradients(cka, x.double(), y.double())
@@ -150,5 +150,5 @@ def test_debiased_needs_four_centred_samples():
         cka(torch.randn(3, 5), torch.randn(3, 5), debiased=True)
     with pytest.raises(ValueError, match="center=True"):
         cka(torch.randn(5, 5), torch.randn(5, 5), center=False, debiased=True)
-    # Samples that are all equally far apart: without the diagonal there is nothing left.
+    # All samples are equally far apart, so nothing is left without the diagonal.
     assert cka(torch.eye(5), torch.randn(5, 3), debiased=True) == 0

@@ -1,4 +1,4 @@
-"""gather=True on two gloo processes: loss and DDP gradient are those of the whole batch."""
+"""The option gather=True on two gloo processes: loss and DDP gradient of the whole batch."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ LOGITS = [
 
 
 class Student(nn.Module):
-    """A map ``(B, 4, 9, 14)`` and logits ``(B, 7)``."""
+    """A student with a map ``(B, 4, 9, 14)`` and logits ``(B, 7)``."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Student(nn.Module):
 
 
 def losses(teacher_map, teacher_logits, gather):
-    """Every loss by name, as a function of the student's features and logits."""
+    """Return every loss by name, as a function of the student's features and logits."""
     found = {}
     for o in MAPS:
         found[f"patch {o}"] = lambda f, z, o=o: (

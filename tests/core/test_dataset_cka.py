@@ -1,4 +1,4 @@
-"""CKAMeter: of all samples at once, however they are split."""
+"""CKAMeter: the CKA of all samples at once, for any split into batches."""
 
 import pytest
 import torch

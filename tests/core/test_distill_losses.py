@@ -1,4 +1,4 @@
-"""The losses beside CKA: each against its definition, written out plainly."""
+"""The losses besides CKA: each compared with its definition in plain code."""
 
 import math
 
@@ -143,7 +143,7 @@ each = pytest.mark.parametrize(
 
 
 def pair(student, teacher, dtype=F64):
-    # 3: large enough for a temperature to matter.
+    # The factor 3 makes a temperature matter.
     return 3 * torch.randn(student, dtype=dtype), 3 * torch.randn(teacher, dtype=dtype)
 
 
@@ -216,7 +216,7 @@ def test_samples_that_coincide_have_a_finite_gradient():
     s[1] = s[0]
     value, slope = gradient(RKD(), s, t)
     assert math.isfinite(value) and slope.isfinite().all()
-    # Nothing but coinciding samples: no distance to relate to.
+    # All samples coincide, so there is no distance to divide by.
     value, slope = gradient(RKD(), torch.ones(4, 6), t)
     assert math.isfinite(value) and torch.equal(slope, torch.zeros(4, 6))
 
@@ -236,7 +236,7 @@ def test_dead_features_get_no_gradient():
     "module", [KD(), DKD(), DIST(), TTM(), KD(temperature=0.1), KD(standardize=True)], ids=repr
 )
 def test_sure_logits_stay_finite(module):
-    # One class has all the probability: the others' is 0 in float32.
+    # One class has all the probability, and that of the others is 0 in float32.
     t = 1e4 * F.one_hot(TARGET, 7).float()
     for s in (t.roll(1, 1), torch.randn(6, 7), t.clone()):
         value, slope = gradient(module, s, t)
@@ -246,7 +246,7 @@ def test_sure_logits_stay_finite(module):
 def test_similarity_is_one_minus_the_loss():
     s = torch.randn(MAPS, dtype=F64)
     assert PKD.similarity == "pearson"
-    # Correlation does not see scale and offset, and turns with the sign.
+    # Correlation does not depend on scale and offset, and changes its sign with the map's.
     assert PKD()(2 * s + 3, s).item() == pytest.approx(0, abs=1e-12)
     assert PKD()(-s, s).item() == pytest.approx(2, abs=1e-12)
 
@@ -306,7 +306,7 @@ def test_bad_input(attempt, words):
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e20, 1e30])
 @pytest.mark.parametrize("loss", [AT, SP, PKD, RKD, ITRD])
 def test_extreme_scales(loss, scale):
-    """These losses do not depend on the scale, so neither may what float32 holds of it."""
+    """These losses do not depend on the scale, and float32 must not make them depend on it."""
     draw = torch.Generator().manual_seed(0)
     x, y = (torch.randn(4, 3, 5, 5, generator=draw) for _ in range(2))
     expected = loss()(x, y)

@@ -1,4 +1,4 @@
-"""Which groupings care about the teacher's channels: about their order, or a rotation of them."""
+"""Which groupings depend on the order, or on a rotation, of the teacher's channels."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def pair():
 
 
 def rotated(x):
-    """The same orthogonal map of the channels in every cell."""
+    """Apply the same orthogonal map to the channels of every cell."""
     q, _ = torch.linalg.qr(torch.randn(8, 8, dtype=x.dtype))
     return torch.einsum("dc,bchw->bdhw", q, x)
 
@@ -37,7 +37,7 @@ def test_over_all_channels_neither_matters(change, grouping, center):
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("options", [{"grouping": "channel"}, {"grouping": "batch", "inter": 1.0}])
 def test_per_channel_both_do(change, options):
-    """A student that knows the teacher's every cell still has most of the way to go."""
+    """A rotated student knows every cell of the teacher, and is still far from CKA 1."""
     _, teacher = pair()
     assert patch_cka(teacher, teacher, patch_size=2, **options) == pytest.approx(1)
     value = patch_cka(CHANGES[change](teacher), teacher, patch_size=2, **options)

@@ -31,7 +31,7 @@ def run(*command: str, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_they_equal_the_definition(tmp_path):
-    """On a GPU the same checks run there, at real sizes."""
+    """The same checks run on a GPU, at real sizes."""
     options = [] if torch.cuda.is_available() else ["--toy"]
     variables = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     sections = ["--sections", "correctness", "--output", str(tmp_path)]
@@ -82,12 +82,12 @@ def test_maps_of_other_sizes_run_the_same_machine_code():
     for i in range(40):
         for launch in steps((40 + 7 * i, 64 + 5 * i)).forward:
             variants.add((launch.kernel.function.__name__, *launch.constants.values()))
-    # With or without resizing in each direction, rows aligned or not, split or not.
+    # The variants have resizing or not in each direction, rows aligned or not, splits or not.
     assert len(variants) <= 24
 
 
 def test_what_they_cover():
-    """Tensors of a CPU take the plain form, and so does what has no kernel."""
+    """Tensors on a CPU and options without a kernel take the plain form."""
     student, teacher = torch.rand(2, 4, 32, 32), torch.rand(2, 4, 32, 32)
     assert not kernels.covers_maps(student, teacher, PatchOptions(patch_size=8))
     assert not kernels.covers_matrices(student[0], teacher[0], debiased=False)

@@ -1,4 +1,4 @@
-"""FCKA, LCKA and RCKA: against the oracle and the released code's figures."""
+"""FCKA, LCKA and RCKA: comparison with the oracle and the released code's figures."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_rcka_is_the_weighted_sum():
     module = RCKA(feature_weight=3.0, intra_weight=2.0, inter_weight=0.5)
     assert torch.equal(module(sf, tf, sl, tl), loss)
     assert rcka(tf, tf, tl, tl).item() == pytest.approx(0, abs=1e-6)
-    # A weight of 0 computes nothing, so nothing needs to be there.
+    # A term of weight 0 is not computed, so its inputs may be missing.
     assert rcka([], [], sl, tl, feature_weight=0) > 0
 
 

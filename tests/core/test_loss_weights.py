@@ -1,4 +1,4 @@
-"""Shares and pulls of distillation losses, against values worked out by hand."""
+"""Shares and gradient ratios of distillation losses, compared with values worked out by hand."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_shares_are_of_the_whole_loss():
 
 
 def losses_of(x):
-    """Own gradient 3 everywhere, in two losses; of the terms x itself, and 1 in one entry."""
+    """Return ``hidden`` and losses with the gradients 3 (own, two), hidden, and 1 in one entry."""
     hidden = 2 * x
     return hidden, {
         "loss_cls": hidden.sum(),

@@ -1,4 +1,4 @@
-"""Padding left out: what lies there changes nothing, and nothing is asked of it."""
+"""Masked padding: its content changes no loss and gets no gradient."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_an_image_counts_as_it_would_alone(center):
 
 @pytest.mark.parametrize("grouping", ["channel", "position"])
 def test_gram_matrices_of_the_whole_batch(grouping):
-    """By hand: each column centred over the patches that its image has, 0 elsewhere."""
+    """The oracle centres each column over the patches of its image, and is 0 elsewhere."""
     student, teacher = maps()
     inside = cells_of_images(student, STRIDE, SIZES)
 

@@ -1,4 +1,4 @@
-"""PCKA: groupings against loops, and against the released implementation."""
+"""PCKA: comparison of the groupings with loops and with the released implementation."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_released_figures(case):
         grouping, form = name.split("_")
         s, t = maps(case)
         inter = form == "intra+inter"
-        # The released code adds intra and inter, here they are averaged.
+        # The released code adds intra and inter; here they are averaged.
         value = (2 if inter else 1) * patch_cka(s, t, grouping=grouping, center=False, inter=inter)
         (-value).backward()
         assert value.item() == pytest.approx(wanted["mean_cka"], abs=1e-9), name

@@ -1,4 +1,4 @@
-"""Inputs on which the plain form breaks: the table of docs/theory.md, row by row."""
+"""Inputs on which the plain form fails: the table of docs/theory.md, row by row."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_groups_of_unlike_scale_do_not_meet(scale):
 def test_half_types(dtype, scale):
     x, y = pair()
     x, y = (scale * x).to(dtype), (scale * y).to(dtype)
-    # A loss scale, as GradScaler's: float16 alone has no room for gradients this small.
+    # A loss scale like GradScaler's, because float16 cannot hold gradients this small without it.
     value, gradient = with_gradient(lambda a, b: 1024 * scale * cka(a, b), x, y)
     wanted, slope = with_gradient(lambda a, b: 1024 * scale * cka(a, b), x.double(), y.double())
     assert value.dtype == F32 and gradient.dtype == dtype

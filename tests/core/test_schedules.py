@@ -1,4 +1,4 @@
-"""Schedules: the factor by hand, and what a term of weight 0 costs."""
+"""Schedules: the factor by hand, and that a term of weight 0 costs nothing."""
 
 import math
 
@@ -17,7 +17,7 @@ def features(shapes):
 
 
 def cka_and_mimic(**schedule):
-    """PCKA on p2 with this schedule, and mimic on p3 without one."""
+    """Return terms: PCKA on p2 with this schedule, and mimic on p3 without one."""
     return [
         TermSpec("pcka", ["p2"], loss_args={"patch_size": 2}, weight=3.0, schedule=schedule),
         TermSpec("mimic", ["p3"], loss="Mimic"),
@@ -49,7 +49,7 @@ def test_factors_by_hand(schedule, expected):
 
 @pytest.mark.parametrize("steps", [7, 90, 500, 11211])
 def test_a_fraction_is_the_edge_between_two_steps(steps):
-    """Also as a user rounds it; no step of a warm-up is lost, nor is one after the end."""
+    """Rounded fractions work as well, and no step of a warm-up or after the end is lost."""
     for edge in range(1, steps, max(1, steps // 50)):
         schedule = Schedule(off_at=round(edge / steps, 5))
         assert schedule.factor(progress_at(edge - 1, steps)) == 1
@@ -67,7 +67,7 @@ def test_the_weight_follows_the_schedule():
     assert torch.equal(losses["loss_mimic_p3"], mimic_loss(student["p3"], teacher["p3"]))
     full = terms(student, teacher)
     torch.testing.assert_close(full["loss_pcka_p2"], 3 * (1 - cka))
-    # The figure is CKA whatever the weight.
+    # The figure is CKA for any weight.
     for found, progress in ((losses, [0.25]), (full, [None])):
         values = {name: loss.item() for name, loss in found.items()}
         assert terms.similarities(values, progress) == {

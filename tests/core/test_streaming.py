@@ -14,13 +14,13 @@ F32, F64 = torch.float32, torch.float64
 
 
 def on_maps(student, teacher, function=patch_cka, **options):
-    """Value and gradients of a function of two maps."""
+    """Return the value and gradients of a function of two maps."""
     return value_and_gradients(partial(function, **options), student, teacher)
 
 
 @pytest.fixture
 def tiny_workspace(monkeypatch):
-    """So that a chunk is one channel."""
+    """Make a chunk as small as one channel."""
     monkeypatch.setattr(streaming, "WORKSPACE_BYTES", 1)
 
 

@@ -1,4 +1,4 @@
-"""Terms: which features meet, under which loss, with what adapter, weight and size."""
+"""Terms: the pairing of features, their losses, adapters, weights and sizes."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_pairing_by_stride_where_names_differ():
     other = {"s2": FeatureShape(4, 8), "s1": FeatureShape(4, 4)}
     pairs = DistillTerms([term()], STUDENT, other).pairings
     assert [(p.student, p.teacher) for p in pairs.values()] == [("p2", "s1"), ("p3", "s2")]
-    # Two of one stride: no guess is made.
+    # With two features of one stride no guess is made.
     with pytest.raises(ValueError, match="teacher_features"):
         DistillTerms([term()], STUDENT, {**other, "t1": FeatureShape(4, 4)})
     named = DistillTerms(
@@ -89,7 +89,7 @@ def test_adapter_bridges_widths_and_is_trained():
     gradients = {name: p.grad for name, p in terms.named_parameters()}
     assert gradients["adapters.pcka_p2.weight"].shape == (10, 4, 1, 1)
     assert gradients["adapters.pcka_p2.weight"].abs().sum() > 0
-    # Channels are summed over in `batch`: no adapter needed.
+    # `batch` sums over the channels, so it needs no adapter.
     DistillTerms([term(loss_args={"grouping": "batch", "patch_size": 4})], STUDENT, wide)
 
 
@@ -106,7 +106,7 @@ def test_maps_are_cut_to_the_part_of_the_image_both_cover():
     teacher = torch.arange(8 * 8.0).view(1, 1, 8, 8)  # padded further
     x, y = on_common_extent(student, teacher, 8, 8)
     assert torch.equal(x, student) and torch.equal(y, teacher[..., :5, :7])
-    # Unequal strides: cut to the same pixels, then resized.
+    # Maps of unequal strides are cut to the same pixels, then resized.
     x, y = on_common_extent(student, torch.ones(1, 2, 4, 4), 8, 16)
     assert x.shape == (1, 1, 5, 7) and y.shape == (1, 2, 5, 7)
 
@@ -137,7 +137,7 @@ def test_maps_vectors_and_logits_in_one_set_of_terms():
     terms = DistillTerms(specs, CLASSIFIER, LARGER)
     losses = terms(student, teacher, target)
     s, t, ls, lt = student["layer2"], teacher["block2"], student["logits"], teacher["logits"]
-    # Maps meet at the student's size, samples and logits as they are.
+    # Maps are compared at the student's size, samples and logits as they are.
     resized = nn.functional.interpolate(t, size=(4, 4), mode="bilinear")
     wanted = {
         "hint_layer2": mimic_loss(s, resized),
@@ -185,7 +185,7 @@ def test_linear_adapter_brings_a_vector_to_the_teachers_width():
         ),
         ({"features": ["pool"], "loss": "KD"}, "6 channels.*8: set the adapter 'linear'.*classes"),
         ({"features": ["fc"], "teacher_features": ["pool"]}, "no feature 'fc'"),
-        # Without a stride there is nothing to pair by but the name.
+        # Features without a stride can be paired only by name.
         ({"features": ["out"]}, r"no feature 'out': it has block2 \(stride 4\), pool \(vector\)"),
     ],
 )

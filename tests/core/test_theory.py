@@ -1,4 +1,4 @@
-"""The statements of docs/theory.md, each on random representations, in float64."""
+"""The statements of docs/theory.md, each tested on random representations in float64."""
 
 from itertools import combinations, pairwise
 
@@ -15,7 +15,7 @@ samples, widths, seeds = st.integers(2, 12), st.integers(1, 10), st.integers(0, 
 
 
 def pair(n, dx, dy, seed, center=False):
-    """Related representations off the origin, ``(n, dx)`` and ``(n, dy)``; centred if asked."""
+    """Return related representations off the origin, ``(n, dx)``, ``(n, dy)``, or centred ones."""
     g = torch.Generator().manual_seed(seed)
     common = torch.randn(n, 2, generator=g, dtype=F64)
     sides = []
@@ -32,7 +32,7 @@ def unit_gram(x):
 
 
 def mmd_squared(a, b, kernel):
-    """Biased (V-statistic) squared MMD between the rows of ``a (m, d)`` and ``b (m', d)``."""
+    """Return the biased (V-statistic) squared MMD of the rows of ``a (m, d)`` and ``b (m', d)``."""
     return kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean()
 
 
@@ -106,7 +106,7 @@ def test_t5_inter_is_an_mmd_between_samples(n, d, seed):
 @given(n=samples, dx=widths, dy=widths, seed=seeds, center=st.booleans())
 def test_t6_transport_between_gram_entries(n, dx, dy, seed, center):
     x, y = pair(n, dx, dy, seed, center)
-    # On the line, equal numbers of points: the best transport keeps their order.
+    # For equally many points on a line the best transport keeps their order.
     k, l = (unit_gram(s).flatten().sort().values for s in (x, y))
     chain = [
         2 * (1 - cka(x, y, center=center)) / n**2,
@@ -189,7 +189,7 @@ def test_independent_representations(n):
 
 
 def test_the_debiased_products_are_unbiased():
-    # Over all subsets of 5 of 8 samples, the unbiased HSIC averages to that of all 8 exactly.
+    # The mean of the unbiased HSIC over all subsets of 5 of 8 samples is exactly that of all 8.
     x, y = pair(8, 3, 4, 0)
     k, l = x @ x.T, y @ y.T
     values = [

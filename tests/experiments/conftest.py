@@ -1,4 +1,4 @@
-"""A study of a kind of runs that train in a blink."""
+"""Fixtures: a study of a kind of runs that train in an instant."""
 
 import pytest
 import yaml
@@ -8,13 +8,13 @@ from pcka.experiments.study import kinds
 
 @pytest.fixture
 def fake_kind(monkeypatch):
-    """The kind ``fake`` in this process."""
+    """Register the kind ``fake`` in this process."""
     monkeypatch.setitem(kinds.KINDS, "fake", "fake_kind")
 
 
 @pytest.fixture
 def content(tmp_path):
-    """A base, one named setting and a grid that is tuned."""
+    """Return a study file with a base, one named setting and a grid that is tuned."""
     (tmp_path / "base.yaml").write_text("{}")
     (tmp_path / "taught.yaml").write_text("{taught: true, terms: [{name: kd, size: 1}]}")
     taught = str(tmp_path / "taught.yaml")
@@ -40,7 +40,7 @@ def content(tmp_path):
 
 @pytest.fixture
 def write(tmp_path):
-    """``write(content)`` -> path of the file."""
+    """Return ``write(content)``, which returns the path of the file."""
 
     def write(content):
         path = tmp_path / "study.yaml"

@@ -1,6 +1,6 @@
 """A kind of runs whose training is arithmetic; run as a script, this file is that training.
 
-What is best on the images "tune" is weight 3; on "val" it would be weight 10.
+The best weight on the images "tune" is 3; on "val" it is 10.
 """
 
 import json
@@ -94,7 +94,7 @@ KIND = RunKind("fake", Configs(), Trainings(), Results())
 
 
 def start_here(run, jobs):
-    """The scheduler's ``start``: train in this process, at once."""
+    """Train in this process, at once; this is a ``start`` for the scheduler."""
     run.output_dir.mkdir(parents=True, exist_ok=True)
     (run.output_dir / "failure.json").unlink(missing_ok=True)
     words = []

@@ -1,4 +1,4 @@
-"""``pcka study`` with the kind ``fake``: in this process, or as a process of its own."""
+"""Running ``pcka study`` with the kind ``fake``: in this process, or as one of its own."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def study_here(monkeypatch, capsys, path, *more):
-    """Run the command in this process, its trainings too; -> exit status, stdout, stderr."""
+    """Run the command and its trainings in this process; return exit status, stdout, stderr."""
     monkeypatch.setitem(kinds.KINDS, "fake", "fake_kind")
     train = partial(scheduler.train_all, start=fake_kind.start_here, pause=0)
     monkeypatch.setattr(command, "run_study", partial(study.run_study, train=train))
@@ -41,7 +41,7 @@ def start(path, *more):
 
 
 def finish(process):
-    """-> exit status, stdout and stderr."""
+    """Wait for the process; return exit status, stdout and stderr."""
     out, err = process.communicate()
     return process.returncode, out, err
 

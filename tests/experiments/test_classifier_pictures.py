@@ -1,4 +1,4 @@
-"""Pictures of a finished classifier: what is opened, what is compared, and the command."""
+"""Pictures of a finished classifier: opening a run, comparing layers, and the command."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def patch():
 
 @pytest.fixture(scope="module")
 def runs(patch, tmp_path_factory):
-    """``taught`` and ``alone``: finished runs of one epoch."""
+    """Return the finished runs ``taught`` and ``alone`` of one epoch."""
     folder = tmp_path_factory.mktemp("runs")
     teacher = classifier_runs.save_teacher(folder / "teacher.pth")
     one = {"train": {"epochs": 1, "milestones": []}}
@@ -111,7 +111,7 @@ def test_what_is_no_finished_run(runs, tmp_path):
 
 @pytest.mark.slow
 def test_command_without_detectron2(tmp_path):
-    """The smallest networks of the zoo on two classes of 8x8 noise, untrained."""
+    """Draw the smallest networks of the zoo, untrained, on two classes of 8x8 noise."""
     from pcka.classification.config import load_config
     from pcka.classification.models import create_model
     from pcka.classification.records import save_weights

@@ -1,4 +1,4 @@
-"""The page of classifiers' runs: what is predicted, which images are chosen, what is refused."""
+"""The page of classifiers' runs: predictions, the choice of images, and what is refused."""
 
 import json
 import re
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folder with ``alone`` and ``taught``, both finished."""
+    """Return a folder with the finished runs ``alone`` and ``taught``."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_models(patch)

@@ -1,4 +1,4 @@
-"""Studies of classifiers: what is read of their runs, and a whole one without detectron2."""
+"""Studies of classifiers: reading their runs, and a whole study without detectron2."""
 
 import csv
 import json
@@ -79,13 +79,13 @@ def test_whole_study_without_detectron2(study_yaml, tmp_path):
     table = (out / "table.md").read_text()
     assert "| RCKA |" in table and "difference from alone (top-1)" in table
     assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
-    # The page, without detectron2 too.
+    # The page needs no detectron2 either.
     words = [sys.executable, ROOT / "tools" / "report.py", out, "--out", tmp_path / "page.html"]
     report = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert report.returncode == 0, report.stderr
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img ") >= 2 and "difference from alone (top-1)" in page
-    # The student saw this comparison's teacher, and a finished run is kept.
+    # The student learnt from this study's teacher, and a finished run is kept.
     config = yaml.safe_load((out / "rcka" / "seed1" / "config.yaml").read_text())
     assert config["teacher"]["weights"] == str(out / "teacher" / "student.pth")
     again = study()

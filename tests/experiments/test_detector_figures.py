@@ -1,4 +1,4 @@
-"""The pictures: what is counted, what is drawn, and that nothing covers anything else."""
+"""The pictures: counts, drawing, and that nothing covers anything else."""
 
 import io
 import json
@@ -20,7 +20,8 @@ TRUTH = {
     "classes": np.array([0, 1, 2]),
     "scores": None,
 }
-# Right; right place but class 2; nowhere; the first object again; below the threshold.
+# A right detection, one with the wrong class, one with no object, a second one of the first object,
+# and one below the threshold.
 FOUND = {
     "boxes": np.array(
         [
@@ -52,7 +53,7 @@ def texts_of(axes):
 
 
 def colors_of(axes):
-    """Colours of the boxes, without their dark outlines."""
+    """Return the colours of the boxes, without their dark outlines."""
     edges = [p.get_edgecolor() for p in axes.patches if isinstance(p, Rectangle)]
     return ["#{:02X}{:02X}{:02X}".format(*(round(255 * v) for v in e[:3])) for e in edges[1::2]]
 
@@ -62,7 +63,10 @@ def test_matching_is_by_score_and_each_object_counts_once():
     right, missed = match({k: v[keep] for k, v in FOUND.items()}, TRUTH)
     assert right.tolist() == [True, False, False, False]
     assert missed.tolist() == [False, False, True]
-    swapped = {**FOUND, "scores": FOUND["scores"][[3, 1, 2, 0, 4]]}  # now the fourth is surer
+    swapped = {
+        **FOUND,
+        "scores": FOUND["scores"][[3, 1, 2, 0, 4]],
+    }  # the fourth has the higher score now
     assert match(swapped, TRUTH)[0].tolist() == [False, False, False, True, True]
     assert match(EMPTY, TRUTH)[1].all()
     assert not match(FOUND, {**EMPTY, "scores": None})[0].any()
@@ -99,7 +103,7 @@ def test_the_texts_of_boxes_in_one_place_do_not_cover_each_other():
 
 
 def test_texts_stay_inside_the_image_at_its_edges():
-    # The second hangs near the first, but below it the image ends.
+    # The second box is near the first, but the image ends below it.
     edges = {"boxes": np.array([[9.0, 80, 29, 100], [10, 81, 40, 128], [60, 0, 80, 40]])}
     edges |= {"classes": [0, 1, 2], "scores": None}
     image = np.zeros((128, 128, 3), np.uint8)

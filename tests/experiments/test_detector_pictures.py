@@ -1,4 +1,4 @@
-"""Pictures of a finished detector: what is opened, what is compared, and the command."""
+"""Pictures of a finished detector: opening a run, comparing layers, and the command."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ OPTS = ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0"]
 
 @pytest.fixture(scope="module")
 def runs(tiny_yaml, tmp_path_factory):
-    """``taught`` and ``alone``: two iterations each; the first does not move its weights."""
+    """Return runs ``taught`` and ``alone`` of two iterations; the first does not move weights."""
     folder = tmp_path_factory.mktemp("runs")
     for name, more in (
         ("still", ["SOLVER.BASE_LR", "0.0", "MODEL.RESNETS.NORM", ""]),
@@ -63,7 +63,7 @@ def test_compares_what_the_layers_give(runs):
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names == ["p2", "p3", "p4", "p5", "p6", "res2", "res3", "res4", "res5"]
 
-    # By plain detectron2 modules: image by image, cells as samples.
+    # The oracle uses plain detectron2 modules, image by image, with cells as samples.
     student, teacher = run.students["distilled student"].eval(), build_teacher(run.cfg)
     maps = [
         [net.backbone(net.preprocess_image(inputs).tensor) for net in (student, teacher.model)]

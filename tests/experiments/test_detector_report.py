@@ -1,4 +1,4 @@
-"""Detections that are compared, and the page of detectors' runs."""
+"""Comparing detections, and the page of detectors' runs."""
 
 import json
 import re
@@ -27,7 +27,7 @@ QUICK = ("SOLVER.MAX_ITER", 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
 
 
 def panel(*found):
-    """Boxes of 10 by 10 pixels at (x, 0): (x, class, score), or (x, class) for the truth."""
+    """Return boxes of 10x10 pixels at (x, 0): (x, class, score), or (x, class) for the truth."""
     return {
         "boxes": np.array([[x, 0, x + 10, 10] for x, *_ in found], float).reshape(-1, 4),
         "classes": np.array([entry[1] for entry in found], int),
@@ -63,7 +63,7 @@ def test_images_that_differ_come_first_and_weak_detections_do_not_count():
 
 @pytest.fixture(scope="module")
 def runs(tiny_yaml, tmp_path_factory):
-    """Folder with ``alone`` and ``taught``, both finished."""
+    """Return a folder with the finished runs ``alone`` and ``taught``."""
     folder = tmp_path_factory.mktemp("runs")
     for name, opts in (
         ("alone", ["MODEL.PCKA.LOSS_WEIGHT", 0]),
@@ -77,7 +77,7 @@ def runs(tiny_yaml, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(runs):
-    """Of both, one image."""
+    """Return the page of both runs, with one image."""
     return report_page([runs / "alone", runs / "taught"], images=1)
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_was_not_taught(runs):
 
 
 def test_the_teacher_detects_as_its_evaluation_does(runs, tmp_path):
-    """Its own COCO results, from the evaluation of its config, are the oracle."""
+    """The oracle is the COCO results of the teacher's own evaluation."""
     cfg = load_config(str(runs / "taught" / "config.yaml"))
     data = evaluated(cfg)
     found = teacher_detections(cfg, data)

@@ -1,4 +1,4 @@
-"""Studies of tiny detectors: a whole one, and what is refused before any run."""
+"""Studies of tiny detectors: a whole study, and mistakes that are refused before any run."""
 
 import json
 import subprocess
@@ -63,19 +63,19 @@ def test_whole_study(study_yaml, coco, tmp_path):
     table = (out / "table.md").read_text()
     assert "| PCKA (batch) |" in table and "Seed 1:" in table and "pcka study" in table
     assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
-    # The student saw this comparison's teacher.
+    # The student learnt from this study's teacher.
     config = yaml.safe_load((out / "pcka__batch_" / "seed1" / "config.yaml").read_text())
     assert config["MODEL"]["PCKA"]["TEACHER"]["WEIGHTS"] == str(out / "teacher" / "model_final.pth")
-    # Its page, from the folder alone.
+    # The page is made from the folder alone.
     page = report_page([out], images=1)
     assert "<h1>tiny</h1>" in page and "ground truth, alone, PCKA (batch), teacher" in page
     for row in table.splitlines()[4:7]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert "</th><td>".join(cells[:2]) + "</td><td>" + "</td><td>".join(cells[2:]) in page
-    # Again: nothing to train. One run lost: it alone.
+    # A second call trains nothing. If one run is lost, the next call trains that run alone.
     times = {p: p.stat().st_mtime_ns for p in out.rglob("model_final.pth")}
     lost = out / "pcka__batch_" / "seed1"
-    # As if killed before its first checkpoint.
+    # The run looks as if it had been killed before its first checkpoint.
     for path in [lost / "summary.json", lost / "last_checkpoint", *lost.glob("*.pth")]:
         path.unlink()
     again = study(study_yaml, coco)
@@ -87,7 +87,7 @@ def test_whole_study(study_yaml, coco, tmp_path):
     orphan = study(study_yaml, coco)
     assert orphan.returncode == 2 and "was taught by a teacher that is gone" in orphan.stderr
     (tmp_path / "summary.json").rename(out / "teacher" / "summary.json")
-    # Another config in the same folder is not taken for this one.
+    # A run of another config in the same folder is not taken for this one.
     other = study(study_yaml, coco, "SOLVER.BASE_LR", "0.5")
     assert other.returncode == 2 and "holds a run of another config" in other.stderr
     assert "SOLVER.BASE_LR" in other.stderr

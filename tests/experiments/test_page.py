@@ -1,4 +1,4 @@
-"""The page: whole in one file, escaped, and sound in a real browser."""
+"""The page: complete in one file, escaped, and without problems in a real browser."""
 
 import re
 from html.parser import HTMLParser

@@ -41,7 +41,7 @@ def script():
 
 
 def detector(tiny, *opts):
-    """A random detector that finds something in noise, each thing with another score."""
+    """Return a random detector with detections in noise, each with a different score."""
     cfg = tiny("MODEL.PCKA.TEACHER.OPTS", ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, *opts])
     model = build_model(teacher_config(cfg)).eval()
     for layer in model.backbone.output_convs:
@@ -94,7 +94,7 @@ def test_what_cannot_be_permuted_is_refused(tiny, script):
 
 @pytest.mark.slow
 def test_the_files_start_ordinary_runs(tiny, tiny_yaml, tmp_path):
-    """Half as wide as its teacher, a student shares the 3x3 convolutions and no lateral one."""
+    """A student of half the width shares the 3x3 convolutions and no lateral one."""
     command = [
         sys.executable,
         "-m",

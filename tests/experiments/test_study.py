@@ -1,4 +1,4 @@
-"""``pcka study``: what is trained, chosen and reported, and what is kept."""
+"""The command ``pcka study``: training, choosing, reporting, and keeping finished runs."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from run_study import finish, start, study_here
 
 @pytest.fixture
 def study(monkeypatch, capsys):
-    """``study(path, *more)`` -> exit status, stdout and stderr; trainings run in this process."""
+    """Return ``study(path, *more)``, which trains in this process and returns status and output."""
 
     def study(path, *more):
         return study_here(monkeypatch, capsys, path, *more)
@@ -31,7 +31,7 @@ def finished(folder):
 
 
 def wait_for(path):
-    end = time.monotonic() + 120  # of a machine that is busy with other things
+    end = time.monotonic() + 120  # enough for a busy machine
     while not path.exists():
         assert time.monotonic() < end, f"there is no {path}"
         time.sleep(0.05)
@@ -49,7 +49,7 @@ def test_whole_study(study, content, write, tmp_path):
     out = tmp_path / "out"
     status, stdout, stderr = study(write(content))
     assert status == 0, stdout + stderr
-    # Tuned on its own seeds and images, where 3 is best; on those of the report 10 would be.
+    # The best weight on the seeds and images of the tuning is 3; on those of the report it is 10.
     assert {row["tuned"] for row in read(out, stage="report", kind="b")} == {"3"}
     assert len(read(out, stage="tuning")) == 6 and len(read(out, stage="report")) == 12
     assert not (out / "report" / "grid__kind_b" / "10" / "seed1").exists()
@@ -58,13 +58,13 @@ def test_whole_study(study, content, write, tmp_path):
     summary = out / "report" / "grid__kind_b" / "3" / "seed2" / "summary.json"
     assert float(row["score"]) == json.loads(summary.read_text())["score"]
     table, tuning = (out / "table.md").read_text().split("## Tuning")
-    # Against the base, weight 1: ln(10 / 1) - ln(10 / 3) = 1.0986 from the weight and 8, 4, 8 from
-    # kind b. Mean 7.765; std 2.309, t 4.303, n 3: +- 5.737.
+    # The difference from the base (weight 1) is ln(10 / 1) - ln(10 / 3) = 1.0986 by the weight and
+    # 8, 4, 8 by kind b. The mean is 7.765, std 2.309, t 4.303 and n 3, so the interval is +- 5.737.
     assert "| +7.77 [+2.03, +13.50] | weight 3 of 1, 3, 10 |" in table
     assert "| alone | 19.70 ± 1.00 | 7.00 ± 0.00 | 3 |  |  | 1.50 M | 2 |" in table
     assert "| grid, kind=b | weight 3 | 129.00 | 1 | chosen |" in tuning and "129.00" not in table
     assert (out / "figure.png").read_bytes()[:4] == b"\x89PNG"
-    # Again: everything is kept. One run lost: it alone.
+    # A second call keeps everything. If one run is lost, the next call trains that run alone.
     before = finished(out)
     summary.unlink()
     (summary.parent / "checkpoint").unlink()
@@ -72,7 +72,7 @@ def test_whole_study(study, content, write, tmp_path):
     assert status == 0 and "0 of 7 runs to train" in stdout and "1 of 12 runs to train" in stdout
     changed = {path for path, mtime in finished(out).items() if before[path] != mtime}
     assert changed == {summary}
-    # Another config in the same folder is not taken for this one.
+    # A run of another config in the same folder is not taken for this one.
     status, _, stderr = study(write(content), "steps", "3")
     assert status == 2 and "holds a run of another config (different: steps)" in stderr
 
@@ -88,7 +88,7 @@ def test_failures_are_recorded_and_skipped(study, content, write, tmp_path):
     assert len(read(out, status="done")) == 6
     table = (out / "table.md").read_text()
     assert "fixed, seed 2 failed with exit status 3" in table and "      BOOM" in table
-    # Kind a gains 2 with odd seeds: seeds 1 and 3 differ by 2.00 each, and 2 is no pair.
+    # Kind a gains 2 with odd seeds: seeds 1 and 3 differ by 2.00 each, and seed 2 has no pair.
     assert "| fixed | 22.00 ± 1.41" not in table and "| 2 | +2.00 [+2.00, +2.00] |" in table
     cure.touch()
     status, stdout, _ = study(path, "--skip-failed")
@@ -110,7 +110,7 @@ def test_a_value_that_failed_is_not_chosen(study, content, write, tmp_path):
     assert {row["tuned"] for row in read(tmp_path / "out", stage="report", setting="grid")} == {
         "one"
     }
-    # None at all: the setting is not reported, the others are.
+    # If all runs of a setting fail, it is not reported; the others are.
     values["one"] += ["fails", [101]]
     status, _, _ = study(write(content), "--output", str(tmp_path / "other"))
     table = (tmp_path / "other" / "table.md").read_text()
@@ -141,14 +141,14 @@ def test_killed_and_resumed(study, content, write, tmp_path, how):
     status, _, stderr = finish(process)
     if how != signal.SIGKILL:
         assert status == 130 and stderr.endswith("the same command goes on from here\n")
-    # Its run ends with it, even where it had no time to say so.
+    # The run ends with the command, even if the command had no time to stop it.
     pid = int((folder / "pid").read_text())
     end = time.monotonic() + 20
     while lives(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not lives(pid)
     assert not (folder / "summary.json").exists() and not (folder / "failure.json").exists()
-    # Half a run is not gone on with by another config.
+    # Another config does not continue a half-finished run.
     status, _, stderr = study(path, "kind", "b")
     assert status == 2 and "holds a run of another config (different: kind)" in stderr
     status, _, stderr = study(path)

@@ -1,4 +1,4 @@
-"""The figure of an ablation: what stands where, with few settings and with many."""
+"""The figure of a study: the layout, with few settings and with many."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Study files: grids, and the words for what is wrong, before any run."""
+"""Study files: grids, and the messages for mistakes before any run."""
 
 import pytest
 
