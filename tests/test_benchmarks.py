@@ -1,4 +1,4 @@
-"""The benchmarks find what they import; their figures are not a matter of tests."""
+"""The benchmarks can import everything they need; tests do not check their figures."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_it_imports(path, monkeypatch):
-    # Last in line: benchmarks/pcka.py must not hide the package.
+    # The folder is last on the path, because benchmarks/pcka.py must not hide the package.
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS.parent), str(BENCHMARKS)])
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Images that would train something else than they show, and folders that are none."""
+"""Images that would be read wrongly, and folders that are not sets of images."""
 
 import io
 import shutil
@@ -18,7 +18,7 @@ from pcka.errors import ConfigError
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """``build(memory_mb, **data)`` -> data of a folder of noise in ``tmp_path / data``."""
+    """Return ``build(memory_mb, **data)``: data of a folder of noise in ``tmp_path / data``."""
     add_tiny_models(monkeypatch)
     noise_images(tmp_path / "data", 4)
 
@@ -52,7 +52,7 @@ def test_more_than_eight_bits(build, tmp_path, name, memory):
 
 
 def giant_png():
-    """A PNG of 50,000 x 50,000 pixels by its header."""
+    """Return a PNG whose header says 50,000 x 50,000 pixels."""
 
     def chunk(kind, content):
         body = kind + content

@@ -1,4 +1,4 @@
-"""Captured steps, rehearsed on a CPU: what is captured is called in place of a replay."""
+"""Captured steps on a CPU: a recorded function is called in place of a replay."""
 
 import logging
 from dataclasses import replace
@@ -41,7 +41,7 @@ TREE = {
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what a CUDA graph cannot hold: values that the host reads, sizes from values."""
+    """A mode that refuses what a CUDA graph cannot hold: values read by the host, or as sizes."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
@@ -57,7 +57,7 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.fixture
 def rehearsed(monkeypatch):
-    """Capture on a CPU: the recorded function is called; returns the steps of every recording."""
+    """Make capture call the recorded function on a CPU; return the steps of every recording."""
     recorded = []
 
     def record(self, body):
@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path, rehearsed):
 
 
 def test_no_step_waits_for_the_device(tmp_path, rehearsed, monkeypatch):
-    """What is captured neither reads a value on the host nor takes a shape from one."""
-    # These ask a CPU alone: whether features are of a safe size, and the rate as a number.
+    """A captured step neither reads a value on the host nor takes a shape from one."""
+    # Only a CPU checks whether features have a safe size, and reads the rate as a number.
     monkeypatch.setattr("pcka.core.grams._is_safe", lambda x: False)
     step = torch.optim.SGD.step
     taken = []

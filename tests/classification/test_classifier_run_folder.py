@@ -28,12 +28,12 @@ def tiny_models(monkeypatch):
 
 
 class StoppedError(Exception):
-    """Stands for a kill."""
+    """An error that stands for a kill."""
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Images in two classes, and ``run(*opts)``, which trains on them for three epochs."""
+    """Return images of two classes, and ``run(*opts)``, which trains on them for three epochs."""
     noise_images(tmp_path / "data", 16)
     tree = {
         "data": {"name": "folder", "root": str(tmp_path / "data"), "workers": 0},

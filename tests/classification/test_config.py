@@ -23,7 +23,7 @@ def write(path, content):
 
 @pytest.fixture
 def distilled(tmp_path):
-    """A file that sets something of everything."""
+    """Write a file that sets a key of every section."""
     tree = {
         "output_dir": "out",
         "data": {"name": "cifar100", "mean": [0, 0.5, 1], "holdout": 0.1},
@@ -232,7 +232,7 @@ def test_a_config_cannot_run_code(tmp_path):
 def test_bases_that_ship(name):
     cfg = load_config([BASES / f"{name}.yaml"], RUN)
     assert cfg.data.name == name
-    # What the file spells out for its reader is also the default.
+    # The values that the file spells out for its reader are also the defaults.
     assert cfg.data == replace(DataConfig(name=name), root=cfg.data.root, workers=cfg.data.workers)
 
 

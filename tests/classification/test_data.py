@@ -197,7 +197,7 @@ def test_holdout_never_sees_the_test_images():
 
 @pytest.fixture
 def tiny_cifar(tmp_path, monkeypatch):
-    """Both data sets with 20 images a file, in the published format."""
+    """Write both data sets with 20 images per file, in the published format."""
     chance = np.random.default_rng(0)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: True)
     for reader, key, classes in ((CIFAR10, "labels", 10), (CIFAR100, "fine_labels", 100)):

@@ -1,4 +1,4 @@
-"""Student, teacher and terms: what the loss is made of, and what the teacher is and is not."""
+"""Student, teacher and terms: the parts of the loss, and the place of the teacher."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Training: the plain loop to the bit; every option does what it says."""
+"""Training: it equals the plain loop to the bit, and every option has its effect."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def tiny_models(monkeypatch):
 
 
 def plain_training(cfg, model):
-    """What any tutorial writes: SGD, a step schedule, cross-entropy."""
+    """Train as tutorials do: SGD, a step schedule, cross-entropy."""
     data = build_data(cfg.data, batch_size=cfg.train.batch_size, seed=cfg.seed, device="cpu")
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], gamma=0.1)
@@ -127,7 +127,7 @@ def test_pictures_in_tensorboard_change_nothing_else(tmp_path):
 
 
 def test_gradients_are_the_mean_of_the_measured_steps(tmp_path):
-    """At no learning rate: of steps 2 and 4 of five, by hand."""
+    """The oracle is the mean over steps 2 and 4 of five, by hand, at learning rate 0."""
     tree = {
         "teacher": save_teacher(tmp_path / "t.pth"),
         "terms": [TERMS["fcka"]],
@@ -160,7 +160,7 @@ def test_evaluates_and_saves_as_often_as_asked(tmp_path, monkeypatch):
 
 
 def test_clipping_bounds_the_step(tmp_path):
-    """Without momentum and decay a step is lr times the gradient."""
+    """A step without momentum and decay is lr times the gradient."""
     options = {"momentum": 0.0, "weight_decay": 0.0, "clip_grad_norm": 1e-3, "lr": 1.0}
     cfg = make_config(tmp_path / "run", {"train": options})
     distiller, data = make_distiller(cfg)
@@ -242,7 +242,7 @@ def test_schedule_by_hand():
     assert rates(0, 10, 20, 30, 40, **cosine) == pytest.approx(
         [0.8, 0.4 * (1 + math.sqrt(0.5)), 0.4, 0.4 * (1 - math.sqrt(0.5)), 0], abs=1e-15
     )
-    # Two epochs of ten steps: a twentieth at first, all of it in the twentieth step.
+    # In two epochs of ten steps the rate is a twentieth at first, and full in the twentieth step.
     warm = rates(0, 9, 19, 20, epochs=10, milestones=(), warmup_epochs=2)
     assert warm == pytest.approx([0.04, 0.4, 0.8, 0.8])
     assert rates(0, **cosine, warmup_epochs=1) == pytest.approx([0.08])

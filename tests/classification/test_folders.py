@@ -1,4 +1,4 @@
-"""Folders and .zip files of images, in memory and from disk, and what is wrong with them."""
+"""Folders and .zip files of images, in memory and from disk, and their mistakes."""
 
 import shutil
 import zipfile
@@ -25,7 +25,7 @@ def picture(seed, size=(12, 12), mode="RGB"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes; 4 images each to train and 2 to evaluate, of several file types."""
+    """Write three classes with 4 images each to train and 2 to evaluate, of several file types."""
     root = tmp_path / "images"
     for split, count in (("train", 4), ("test", 2)):
         for number, name in enumerate(CLASSES):
@@ -63,7 +63,7 @@ def same(a, b):
 
 
 def test_pixels_and_labels_are_imagefolders(folder):
-    (folder / "train" / "ant" / "._0.png").unlink()  # ImageFolder would take it for an image
+    (folder / "train" / "ant" / "._0.png").unlink()  # ImageFolder would read it as an image
     data = build(folder)
     expected = ImageFolder(folder / "train")
     assert data.classes == tuple(expected.classes) == CLASSES and data.image_size == 12
@@ -137,7 +137,7 @@ def test_from_disk_a_batch_follows_from_seed_epoch_and_number(folder):
 
 
 def test_from_disk_every_epoch_and_image_is_cut_at_its_own_place(folder):
-    for name in CLASSES:  # equal pixels in all files, so that only the draws differ
+    for name in CLASSES:  # equal pixels in all files, so that only random draws differ
         for file in (folder / "train" / name).glob("?.*"):
             picture(0, size=(96, 96)).save(file, lossless=True)
     cuts = [

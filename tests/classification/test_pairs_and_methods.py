@@ -26,7 +26,7 @@ BATCH = 4
 
 @pytest.mark.parametrize("pair", [*QUICK, *LARGE])
 def test_every_method_trains_every_pair(pair):
-    """Both networks run once; each method then relates their features and reaches the student."""
+    """Both networks run once, and the gradients of each method reach the student."""
     cfg = load_config([pair])
     size, classes = {"cifar100": (32, 100), "imagenet": (64, 1000)}[cfg.data.name]
     student, teacher = (create_model(side.name, classes) for side in (cfg.student, cfg.teacher))

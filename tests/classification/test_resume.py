@@ -1,4 +1,4 @@
-"""A run that is killed, wherever it was, and resumed ends in the bits of one that was not."""
+"""A run that is killed at any place and resumed ends in the same bits as one that was not."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def tiny_models(monkeypatch):
 
 
 def die_at_step(number):
-    """In the step, after the forward pass."""
+    """Die in this step, after the forward pass."""
 
     def prepare(die):
         step = Engine._step
@@ -52,7 +52,7 @@ def die_writing_metrics(die):
 
 
 def die_within_the_checkpoint_of(epoch):
-    """Half of the file is written, under its temporary name."""
+    """Die when half of the file is written, under its temporary name."""
 
     def prepare(die):
         save = torch.save
@@ -96,7 +96,7 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """A run with adapters, dropout, a moving average and all; its config and folder."""
+    """Return config and folder of a run with adapters, dropout, a moving average and more."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_models(patch)

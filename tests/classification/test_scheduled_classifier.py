@@ -1,4 +1,4 @@
-"""A term's schedule in classification: of the steps, in the losses and in the metrics."""
+"""A term's schedule in classification: by steps, in the losses and in the metrics."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def config(path, schedule, **tree):
 
 
 def test_the_teacher_rests_once_all_terms_are_off(tmp_path, monkeypatch):
-    """Ten steps, off from the eighth on; the metrics are means over the steps of an epoch."""
+    """The terms are off from the eighth of ten steps; metrics are means over an epoch's steps."""
     calls, teach = [], Teacher.__call__
     monkeypatch.setattr(
         Teacher, "__call__", lambda self, images: calls.append(len(images)) or teach(self, images)

@@ -1,4 +1,4 @@
-"""The command: what a run leaves behind, and what stops it before it starts."""
+"""The command: the files of a run, and the mistakes that stop it before it starts."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def tiny_models(monkeypatch):
 
 @pytest.fixture
 def command(tmp_path, capsys):
-    """``command(*arguments)`` -> exit status, with a config file of a small run."""
+    """Return ``command(*arguments)``, which runs a small config and returns the exit status."""
     file = config_file(tmp_path / "a.yaml", {"output_dir": str(tmp_path / "run")})
     return lambda *arguments: main(["--config-file", str(file), *map(str, arguments)])
 
@@ -118,7 +118,7 @@ def test_refused_before_anything_is_written(command, tmp_path, capsys):
     opts += ["terms", json.dumps([TERMS["kd"]])]
     assert command(*opts) == 2
     assert "less than 15.13 (always the most frequent class: 10.13)" in capsys.readouterr().err
-    # The same teacher where that is asked for, and a batch size that leaves one image.
+    # The run has the same teacher if requested, and a batch size that leaves one image.
     opts += ["teacher.min_accuracy", 0, "terms", json.dumps([TERMS["intra"]])]
     assert command(*opts, "train.batch_size", 36) == 2
     error = capsys.readouterr().err
@@ -226,7 +226,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_the_program_killed_and_resumed(tmp_path):
-    """As people run it: SIGKILL from outside, then the same command with --resume."""
+    """The program is killed from outside by SIGKILL, then called again with --resume."""
     tree = {"train": {"epochs": 60, "milestones": [50], "checkpoint_every": 3}}
     folders = tmp_path / "killed", tmp_path / "whole"
     files = [

@@ -1,4 +1,4 @@
-"""Two gloo processes: the run of one process with the same global batch; one of them writes."""
+"""Two gloo processes: they equal one process with the same global batch, and one of them writes."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ def tiny_models(monkeypatch):
 
 
 def on_two_processes(job):
-    """``job(process)`` on each, as torchrun starts them; what they return, by rank."""
+    """Run ``job(process)`` on each, as torchrun starts them; return the results by rank."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -63,7 +63,7 @@ def only_reads(*_):
 
 
 def result_of(cfg, process):
-    """History and weights of a run, as plain lists; the second process may write nothing."""
+    """Return history and weights of a run as plain lists; the second process may write nothing."""
     if not process.is_main:
         files.os.replace = tensorboard.SummaryWriter = only_reads
     engines = []
@@ -96,7 +96,7 @@ def double():
     ids=["kd", "cka", "ratio"],
 )
 def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
-    """Twelve steps in float64: every gradient has to be that of the whole batch."""
+    """In twelve steps in float64 every gradient has to be that of the whole batch."""
     tree = {
         "student": {"name": "tiny_plain"},  # BatchNorm's statistics are each process's own
         "teacher": save_teacher(tmp_path / "t.pth"),
@@ -132,7 +132,7 @@ def test_measured_gradients_change_nothing_in_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_reported_is_what_is_saved(tmp_path):
-    """BatchNorm's statistics differ by process, and rank 0's are saved: all evaluate with those."""
+    """All processes evaluate with rank 0's statistics of BatchNorm, which are the saved ones."""
     tree = {
         "train": {"epochs": 2, "lr": 0.2, "ema_decay": 0.5},
         "student": {"name": "tiny_dropout"},
@@ -185,7 +185,7 @@ def test_early_features_alone_leave_layers_unused(tmp_path):
 
 @pytest.mark.slow
 def test_a_share_of_one_image_is_refused(tmp_path):
-    """145 images are one batch of 142 and one of 3, of which each process takes 1."""
+    """Of 145 images, one batch has 142 and one has 3, of which each process takes 1."""
     tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [TERMS["fcka"]]}
     cfg = make_config(tmp_path / "run", tree, "train.batch_size", "142")
 

@@ -96,7 +96,7 @@ SHAPES = {
 
 
 def entries(model, part=""):
-    """Names of the direct children of ``part`` that hold weights or buffers."""
+    """Return the names of the direct children of ``part`` that hold weights or buffers."""
     prefix = f"{part}." if part else ""
     keys = [k.removeprefix(prefix) for k in model.state_dict() if k.startswith(prefix)]
     return list(dict.fromkeys(key.split(".")[0] for key in keys))
@@ -144,7 +144,7 @@ def test_features_by_name(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_tapped_tensors_are_not_overwritten(name):
     model = create_model(name, 7)
-    # Of our own networks every module; torchvision's add in place inside its blocks.
+    # Every module of our own networks can be read; torchvision's blocks add in place.
     tapped = feature_modules(model) if name == "resnet18" else dict(model.named_modules())
     before = {}
     with Taps(tapped).record() as features:

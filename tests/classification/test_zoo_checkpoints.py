@@ -26,7 +26,7 @@ CLASSES = 10
 
 @pytest.fixture(scope="module")
 def trained():
-    """A resnet8 that differs from a new one in all of its state."""
+    """Return a resnet8 that differs from a new one in all of its state."""
     torch.manual_seed(5)
     model = create_model("resnet8", CLASSES)
     model(torch.randn(4, 3, 32, 32))
@@ -94,7 +94,7 @@ def test_numbers_of_batches_may_be_missing(trained, tmp_path):
 
 
 def refused(tmp_path, content, words, *, model="resnet8", classes=CLASSES, name="file.pth"):
-    """Save, try to load, hold the words against the pattern; the model stays as it was."""
+    """Save, fail to load, match the message with the pattern; the model stays unchanged."""
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)

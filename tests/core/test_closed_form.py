@@ -46,7 +46,7 @@ def test_gram_matrices_by_blocks(center, debiased, along):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("center", "debiased"), ESTIMATORS)
 @pytest.mark.parametrize("grouping", ["channel", "batch", "position"])
-# Wide patches go over the samples, narrow ones over the features; odd sizes, both axes resized.
+# Wide patches use products over samples, narrow ones over features; both axes are resized.
 @pytest.mark.parametrize(("shape", "patch"), [((3, 5, 7, 9), (4, 3)), ((1, 4, 11, 8), (2, 2))])
 def test_patch_cka_equals_the_oracle(shape, patch, grouping, center, debiased, share, resize):
     student, teacher = torch.rand(shape, dtype=F64), torch.rand(shape, dtype=F64)

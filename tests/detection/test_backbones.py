@@ -1,4 +1,4 @@
-"""The narrow backbone: the stock network where the stock builder reaches, and narrower."""
+"""The narrow backbone: equal to the stock network where that exists, and narrower ones."""
 
 import pytest
 import torch

@@ -24,7 +24,7 @@ from pcka.errors import RunError
 
 @pytest.fixture
 def damaged(tmp_path, coco):
-    """``damaged(change)`` -> config for a copy of the data whose json went through ``change``."""
+    """Return ``damaged(change)``: a config for a copy of the data with its json changed."""
 
     def make(change, classes=2):
         folder = tmp_path / "data"
@@ -55,7 +55,7 @@ def first(key, value):
 
 
 def images(edit):
-    """``change`` that saves every image anew by ``edit(image, path)``."""
+    """Return a ``change`` that saves every image again by ``edit(image, path)``."""
 
     def change(content, folder):
         for path in (folder / "images").iterdir():
@@ -67,7 +67,7 @@ def images(edit):
 
 
 def each(edit):
-    """``change`` that calls ``edit(annotation)``."""
+    """Return a ``change`` that calls ``edit(annotation)``."""
     return lambda content, folder: [edit(a) for a in content["annotations"]]
 
 
@@ -77,7 +77,7 @@ def corners(annotation):
 
 
 def oriented(orientation, turn_json=False):
-    """``change`` that gives the images an EXIF orientation, and the JSON the upright sizes."""
+    """Return a ``change`` to images with an EXIF orientation, and upright sizes in the JSON."""
 
     def change(content, folder):
         for entry in content["images"]:
@@ -264,7 +264,7 @@ def test_upright_sizes_with_an_orientation_are_a_warning(damaged, caplog, orient
 
 
 def test_remedies_of_pixels_give_what_they_promise(damaged, tmp_path):
-    """The lines of the messages, run on an image."""
+    """The remedies in the messages are run on an image."""
     deep = np.arange(0, 64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     Image.fromarray(deep).save(tmp_path / "deep.png")
     a = np.asarray(Image.open(tmp_path / "deep.png"), float)
@@ -312,7 +312,7 @@ def test_images_too_elongated_for_their_size(damaged):
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("weight", [0.0, 1.0], ids=["plain", "distilled"])
 def test_an_image_damaged_later_is_named(tiny, coco, tmp_path, caplog, workers, weight):
-    """In one line, whichever process of the loader finds it."""
+    """One line names the image, for any process of the loader that finds it."""
     shutil.copytree(coco, tmp_path / "data")
     entry = {"NAME": f"later_{tmp_path.name}", "JSON": "instances.json", "IMAGES": "images"}
     cfg = tiny(
@@ -340,7 +340,7 @@ def test_an_image_damaged_later_is_named(tiny, coco, tmp_path, caplog, workers, 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_loaders_under_other_start_methods(tiny_yaml, tmp_path, method):
-    """In a process of its own, as the method is set once."""
+    """The test uses a process of its own, because the method can be set only once."""
     (tmp_path / "start.py").write_text(
         "import sys, torch.multiprocessing as mp\n"
         "if __name__ == '__main__':\n"
@@ -406,4 +406,4 @@ def test_data_that_is_not_there(tiny):
         check_run(cfg)
     text = str(error.value)
     assert "no annotation file" in text and "no.json" in text
-    assert "'never_heard_of' is not registered" in text  # both at once
+    assert "'never_heard_of' is not registered" in text  # both mistakes at once

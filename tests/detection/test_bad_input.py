@@ -155,7 +155,7 @@ def test_map_smaller_than_its_patches(tiny):
     os.makedirs(cfg.OUTPUT_DIR)
     with pytest.raises(ConfigError, match=r"pcka_p4: an image of 64x64 .*1 patch.*smaller patch"):
         Trainer(cfg)
-    # Two patches are enough uncentred and too few centred.
+    # Two patches are enough without centring and too few with it.
     two = {"patch_size": [[4, 2]], "center": True}
     with pytest.raises(ConfigError, match="centred CKA needs 3"):
         Trainer(tiny(*term(LOSS_ARGS=two, FEATURES=["p4"])))
@@ -297,7 +297,7 @@ def test_no_gpu(tiny):
 
 @pytest.mark.slow
 def test_coco_recipe_without_coco_stops_at_once(tmp_path):
-    """The command of the README on a machine without COCO, weights or network."""
+    """The command of the README stops on a machine without COCO, weights or network."""
     run = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The configs of the COCO pairs: full size in shapes alone, then trained at a size for a CPU."""
+"""The configs of the COCO pairs: shapes at full size, then a training at a size for a CPU."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ ZOO_STUDENTS = {
     "pcka_retinanet_from_x101": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
     "pcka_mask_rcnn_from_cascade_x101": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
 }
-# Both networks narrow and their heads small; a R18 has its width of 64 and no groups.
+# Both networks are narrow and their heads small; an R18 keeps its width of 64 and has no groups.
 SMALL = [
     "MODEL.DEVICE",
     "cpu",
@@ -66,7 +66,7 @@ NARROW = [
 
 @pytest.fixture(params=PAIRS)
 def pair(request, monkeypatch):
-    """``pair(KEY, VALUE, ...)`` -> the config of one file, read from the repository's root."""
+    """Return ``pair(KEY, VALUE, ...)``: the config of one file, read from the repository's root."""
     monkeypatch.chdir(ROOT)
     path = PAIRS[request.param]
     if "Mimic" in path.read_text() and "Mimic" not in LOSSES:
@@ -75,7 +75,7 @@ def pair(request, monkeypatch):
 
 
 def test_levels_and_widths_at_full_size(pair):
-    """Every term finds its levels and widths in the networks as published; nothing is allocated."""
+    """Every term finds its levels and widths in the published networks; nothing is allocated."""
     cfg = pair("MODEL.DEVICE", "meta", "MODEL.PCKA.TEACHER.WEIGHTS", "unused")
     with torch.device("meta"):
         student, teacher = build_model(student_config(cfg)), build_model(teacher_config(cfg))
@@ -105,7 +105,7 @@ def test_students_are_those_of_the_model_zoo(name):
 
 @pytest.mark.slow
 def test_trains_and_evaluates(pair, coco, tmp_path):
-    """One step and an evaluation, on tiny images and with narrow networks of the same layers."""
+    """One step and an evaluation run on tiny images, with narrow networks of the same layers."""
     narrow = [] if pair().MODEL.RESNETS.DEPTH == 18 else NARROW
     weights = str(tmp_path / "teacher.pth")
     terms = [

@@ -66,7 +66,7 @@ DETECTORS = {
 
 @pytest.fixture
 def pair(tiny, tmp_path):
-    """``pair(teacher, student, terms, KEY, VALUE, ...)`` -> a model of two of ``DETECTORS``."""
+    """Return ``pair(teacher, student, terms, KEY, VALUE, ...)``: a model of two ``DETECTORS``."""
 
     def make(teacher, student, terms, *opts):
         architecture, teacher_opts = DETECTORS[teacher]
@@ -95,7 +95,7 @@ def pair(tiny, tmp_path):
 
 
 def small(features, **keys):
-    """One term with patches of one cell, so that the tiny maps have some."""
+    """Return one term with patches of one cell, so that the tiny maps have enough."""
     return [{"FEATURES": features, "LOSS_ARGS": {"patch_size": 1, "grouping": "batch"}, **keys}]
 
 
@@ -178,12 +178,12 @@ def test_2_different_padding_compares_the_same_pixels(tiny, batch):
     with EventStorage():
         model(inputs)
         before = {k: v.item() for k, v in model(inputs).items() if "pcka" in k}
-        model.teacher.model.backbone._square_pad = 160  # as ViTDet pads
+        model.teacher.model.backbone._square_pad = 160  # the padding of ViTDet
         padded = model.teacher(inputs, torch.device("cpu"))
         after = model(inputs)
     assert padded["p2"].shape[-2:] == (40, 40)
     for name, value in before.items():
-        # Equal but for the padding's influence at the borders.
+        # Both are equal except for the influence of the padding at the borders.
         assert after[name].item() == pytest.approx(value, abs=0.1)
 
 
@@ -200,7 +200,7 @@ def test_3_levels_by_name_with_channels_from_output_shape(tiny):
 
 
 def test_3_levels_of_one_pyramid_only(pair):
-    """p2 to p6 against p3 to p7: the shared ones by name, the others are errors."""
+    """Of p2 to p6 and p3 to p7 the shared levels are paired by name; the others are errors."""
     model = pair("Faster R-CNN", "RetinaNet", small(["p3", "p4", "p5", "p6"]))
     pairs = [(p.student, p.teacher, p.stride) for p in model.distill.pairings.values()]
     assert pairs == [("p3", "p3", 8), ("p4", "p4", 16), ("p5", "p5", 32), ("p6", "p6", 64)]
@@ -209,7 +209,7 @@ def test_3_levels_of_one_pyramid_only(pair):
 
 
 def test_3_stages_of_other_widths_through_adapters(pair, batch):
-    """res2 to res5 of the bottom-up networks, the student's half as wide as the teacher's."""
+    """The stages res2 to res5 of the student are half as wide as the teacher's."""
     stages = ["res2", "res3", "res4", "res5"]
     terms = small(stages, LOSS_ARGS={"patch_size": 1}, ADAPTER="conv1x1")
     model = pair("RetinaNet", "FCOS", terms)
@@ -243,7 +243,7 @@ def test_4_teacher_is_not_in_the_module_tree(tiny, batch):
 
 @pytest.mark.slow
 def test_5_checkpoint_loads_into_stock_detectron2(tiny, tmp_path):
-    """A stock R18 student with adapters; read back where pcka cannot be imported."""
+    """A stock R18 student with adapters is read back where pcka cannot be imported."""
     cfg = tiny(
         "MODEL.BACKBONE.NAME",
         "build_resnet_fpn_backbone",
@@ -301,7 +301,7 @@ def test_5_round_trip_keeps_version_marks(tiny, tmp_path):
 
 
 def test_5_checkpoints_of_version_0_1_resume(tiny, tmp_path):
-    """Adapters stood among the weights, under ``distill.``."""
+    """In version 0.1 the adapters were among the weights, under ``distill.``."""
     opts = ("MODEL.PCKA.TERMS", ADAPTED, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2)
     straight = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "straight"))
     train(straight)
@@ -556,7 +556,7 @@ def test_8_losses_of_several_methods_add_up(tiny):
     assert kinds == {"pearson/PKD", "cka/FeatureCKA"} | shares
     sum(losses.values()).backward()
     adapters = trainer.model.distill.adapters
-    # Between the two images of this batch there is little to relate.
+    # A batch of two images has few relations.
     assert all(adapters[f"{name}_p3"].weight.grad.any() for name in methods[:4])
 
 
@@ -594,7 +594,7 @@ def test_10_a_loss_that_is_not_finite_stops_by_name(tiny, batch, broken):
     detector = model.student if broken == "student" else model.teacher.model
     with torch.no_grad():
         detector.backbone.fpn_output4.weight.fill_(float("nan"))
-    if broken == "student":  # only the map, not what the heads make of it
+    if broken == "student":  # only the map, not the outputs of the heads
         model.student.forward = lambda inputs: (
             model.student.backbone(model.student.preprocess_image(inputs).tensor) and {}
         )
@@ -631,7 +631,9 @@ def test_summary_of_a_run_killed_in_its_last_evaluation(tiny):
     summary = Path(cfg.OUTPUT_DIR, "summary.json")
     train(cfg, resume=True)
     seconds = json.loads(summary.read_text())["seconds"]
-    assert json.loads(summary.read_text())["first_iteration"] == 0  # the figures of the run stand
+    assert (
+        json.loads(summary.read_text())["first_iteration"] == 0
+    )  # the figures of the run are kept
     summary.unlink()
     train(cfg, resume=True)
     again = json.loads(summary.read_text())

@@ -24,7 +24,7 @@ def glyphs():
 
 @pytest.fixture(scope="module", autouse=True)
 def glyphs_once(glyphs):
-    """Reading and enlarging the scans takes longer than drawing a few scenes."""
+    """Read the scans once, because that takes longer than drawing a few scenes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "load_glyphs", lambda: glyphs)
         yield
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def catalogs(tmp_path, monkeypatch):
-    """The catalogs without digits, and a folder of data sets of our own."""
+    """Provide catalogs without digits, and an own folder of data sets."""
 
     def forget():
         for name in NAMES:
@@ -132,7 +132,7 @@ def test_coco_reads_it_and_boxes_lie_inside(made):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_are_tight_around_the_ink(glyphs, monkeypatch, seed):
-    # The same scene in two contrasts differs where there is ink, and there alone.
+    # The same scene in two contrasts differs only where there is ink.
     monkeypatch.setattr(digit_scenes, "DIGITS_PER_SCENE", (1, 1))
     scenes = []
     for contrast in (5, 85):
@@ -164,7 +164,7 @@ def test_registering_is_idempotent_cheap_and_the_sets_load(catalogs, monkeypatch
     assert metadata.thing_classes == list("0123456789")
     assert metadata.json_file == str(catalogs / "digits_scenes" / "val.json")
     assert metadata.image_root == str(catalogs / "digits_scenes" / "val")
-    # All three were made at once, and what is there is not made again.
+    # All three sets are made at once, and existing ones are not made again.
     monkeypatch.setattr(digits, "load_glyphs", None)
     assert len(DatasetCatalog.get("digits_train")) == SMALL["train"]
 
@@ -190,7 +190,7 @@ def test_interrupted_making_leaves_nothing(tmp_path, monkeypatch, error):
 
 
 def test_a_killed_process_leaves_only_a_folder_that_nobody_reads(made, tmp_path):
-    # SIGKILL runs no clean-up: what is left is half a set under a temporary name.
+    # SIGKILL runs no clean-up, so half a set is left under a temporary name.
     left = tmp_path / ".digits_scenes-dead" / "digits_scenes"
     left.mkdir(parents=True)
     (left / "train.json").write_text('{"images": [')

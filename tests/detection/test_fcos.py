@@ -23,7 +23,7 @@ TINY_FCOS = (
 
 
 def test_names_and_shapes_are_those_of_the_zoos_model():
-    """So a student's checkpoint loads where this project is not installed."""
+    """A student's checkpoint loads where this project is not installed."""
     cfg = load_config(
         "",
         [

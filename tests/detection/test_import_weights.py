@@ -1,4 +1,4 @@
-"""Weights of other frameworks: equal features, a report on every key, and no code run."""
+"""Weights of other frameworks: equal features, a report on every key, and no code is run."""
 
 import json
 import os
@@ -60,12 +60,12 @@ MASK = [
 
 @pytest.fixture
 def plain(tiny):
-    """``plain(KEY, VALUE, ...)`` -> the tiny detector as a plain detectron2 config."""
+    """Return ``plain(KEY, VALUE, ...)``: the tiny detector as a plain detectron2 config."""
     return lambda *opts: student_config(tiny(*opts))
 
 
 def randomised(model, seed=0):
-    """Random weights and statistics, so that no two tensors are alike."""
+    """Fill in random weights and statistics, so that no two tensors are equal."""
     g = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
@@ -76,7 +76,7 @@ def randomised(model, seed=0):
 
 
 def imported(state, cfg, folder, **options):
-    """Converted, written, and loaded by detectron2 as any other checkpoint."""
+    """Convert, write, and load weights by detectron2 as any other checkpoint."""
     result = convert(state, cfg, **options)
     assert not result.problems
     write_checkpoint(result.state, str(folder / "imported.pth"), author="test")
@@ -124,7 +124,7 @@ def test_torchvision_detector(plain, tmp_path, eps):
     for module in fpn.modules():
         if hasattr(module, "running_var"):
             module.eps = eps
-    fpn.body.bn1.running_var *= 1e-4  # small, so that eps counts
+    fpn.body.bn1.running_var *= 1e-4  # small, so that eps matters
     state = {f"backbone.{key}": value for key, value in fpn.state_dict().items()}
     state["rpn.head.cls_logits.weight"] = torch.zeros(3, 256, 1, 1)
     result, ours = imported(state, plain(*FPN_R50), tmp_path, bn_eps=eps)
@@ -143,7 +143,7 @@ def test_torchvision_detector(plain, tmp_path, eps):
 @pytest.mark.slow
 @torch.no_grad()
 def test_torchvision_retinanets_names(plain, tmp_path):
-    """Three levels begin at p3; the second version of those weights has P6 from C5 and norms."""
+    """Levels begin at p3; the second version of these weights has norms, and P6 from C5."""
     detection = torchvision.models.detection
     theirs = detection.retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)
     randomised(theirs)
@@ -163,8 +163,10 @@ def test_torchvision_retinanets_names(plain, tmp_path):
 
 
 def mmdetection_layout(model):
-    """A detectron2 model's tensors as mmdetection names and orders them; written from its code,
-    without the importer's tables."""
+    """Return a detectron2 model's tensors as mmdetection names and orders them.
+
+    This is written from mmdetection's code, without the importer's tables.
+    """
     out = {}
 
     def put(target, module):
@@ -340,7 +342,7 @@ def test_input_settings(plain):
     }
     with pytest.raises(ConfigError, match="these weights are in pytorch style"):
         input_settings("mmdetection", {"config": MM_CONFIG}, "caffe")
-    # The caffe style is what detectron2 has by default, the pytorch style is not.
+    # The caffe style is detectron2's default, the pytorch style is not.
     assert settings_to_change(input_settings("mmdetection", {}, "caffe"), plain()) == {}
     changes = settings_to_change(input_settings("classifier", {}), plain())
     assert list(changes) == [

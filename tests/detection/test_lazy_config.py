@@ -1,4 +1,4 @@
-"""Teachers from LazyConfig files: tiny ones, written as those of detectron2's model zoo."""
+"""Teachers from LazyConfig files: tiny ones in the style of detectron2's model zoo."""
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ train = dict(init_checkpoint="retinanet.pth", device="cuda")
 dataloader = get_config("common/data/coco.py").dataloader
 """
 
-# As ViTDet: one map of stride 16, from which SimpleFeaturePyramid makes the levels, images padded
-# to a square. The transformer itself needs timm.
+# Like ViTDet, this has one map of stride 16, from which SimpleFeaturePyramid makes the levels, and
+# images padded to a square. The transformer itself needs timm.
 VITDET = (
     RETINANET
     + """
@@ -76,7 +76,7 @@ model["proposal_generator"] = None
 
 @pytest.fixture
 def lazy(tiny, tmp_path):
-    """``lazy(source, KEY, VALUE, ...)`` -> config of a student whose teacher is that file."""
+    """Return ``lazy(source, KEY, VALUE, ...)``: a student's config whose teacher is that file."""
 
     def make(source, *opts, seed=4):
         path, weights = tmp_path / "teacher.py", tmp_path / "teacher.pth"
@@ -97,7 +97,7 @@ def lazy(tiny, tmp_path):
 
 
 def features_alone(cfg, images):
-    """What the teacher's model gives without this project."""
+    """Return the features that the teacher's model gives without this project."""
     teacher = cfg.MODEL.PCKA.TEACHER
     model = instantiate(LazyConfig.load(teacher.CONFIG_FILE).model).eval()
     model.load_state_dict(torch.load(teacher.WEIGHTS)["model"])
@@ -126,7 +126,7 @@ def test_square_padding_teaches_only_where_the_student_sees(lazy, batch):
     inputs = batch((64, 96), (80, 64))
     with EventStorage():
         losses = model(inputs)
-        # The teacher's maps are cut to the student's images: what lies beyond them teaches nothing.
+        # The teacher's maps are cut to the student's images, so cells beyond them teach nothing.
         teacher = model.teacher(inputs, torch.device("cpu"))
         assert teacher["p2"].shape[-2:] == (32, 32)
         teacher["p2"][..., 24:, :] = teacher["p2"][..., :, 24:] = float("nan")

@@ -15,7 +15,7 @@ TERMS = [
 
 @pytest.fixture
 def losses(tiny, batch):
-    """``losses(size, ...)`` -> PCKA on p3 unmasked and masked, and what it was given."""
+    """Return ``losses(size, ...)``: PCKA on p3 unmasked and masked, and the inputs of the loss."""
     models = [
         build_model(tiny(*TERMS, "MODEL.PCKA.MASK_PADDING", mask)).train() for mask in (False, True)
     ]

@@ -1,4 +1,4 @@
-"""MobileNetV2: torchvision's network to the bit, with the habits of a detectron2 backbone."""
+"""MobileNetV2: torchvision's network to the bit, with the interface of a detectron2 backbone."""
 
 import pytest
 import torch
@@ -30,9 +30,9 @@ def make(*opts, **kwargs):
 
 
 def test_imagenet_weights_give_torchvisions_features(tmp_path):
-    """The file as the guide makes it, loaded by detectron2's checkpointer into a detector."""
+    """The guide's file, loaded by detectron2's checkpointer, gives the same features."""
     theirs = torchvision.models.mobilenet_v2().eval()
-    with torch.no_grad():  # statistics of their own, as after training
+    with torch.no_grad():  # statistics that differ from new ones, as after training
         for module in theirs.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.uniform_(-0.1, 0.1)

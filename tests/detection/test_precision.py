@@ -20,14 +20,14 @@ TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def amp(dtype):
-    # Without warm-up, whose length would depend on MAX_ITER.
+    # There is no warm-up, whose length would depend on MAX_ITER.
     common = ("MODEL.PCKA.TERMS", TERMS, "SOLVER.WARMUP_ITERS", 0, "SOLVER.BASE_LR", 1e-3)
     return (*common, *(("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", dtype) if dtype else ()))
 
 
 @pytest.fixture(autouse=True)
 def small_scale(monkeypatch):
-    """The first steps of float16 usually overflow, and are left out, until the scale fits."""
+    """Start with a small scale, because float16 skips steps until the scale fits."""
     scaler = partial(torch.amp.GradScaler, init_scale=8.0)
     monkeypatch.setattr("torch.amp.GradScaler", scaler)
 
@@ -85,7 +85,7 @@ def test_goes_on_in_another_type(tiny):
 
 @pytest.mark.parametrize("dtype", ["", *TYPES])
 def test_clipping_sees_the_gradients_of_all_losses(tiny, dtype):
-    """Plain SGD of rate 1: no parameter moves by more than the norm that is let through."""
+    """With plain SGD of rate 1 no parameter moves by more than the norm of the clipping."""
     largest = 1e-4
     cfg = tiny(
         *amp(dtype),
@@ -138,7 +138,7 @@ STUDENTS = {
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("student", STUDENTS)
 def test_every_student_trains(tiny, batch, student, dtype):
-    """Losses of one batch are near those in float32, and reach the student."""
+    """The losses of one batch are near those in float32, and their gradients reach the student."""
     architecture, *opts = STUDENTS[student]
     term = [{"FEATURES": ["p3"], "LOSS_ARGS": {"patch_size": 2}}]
     cfg = tiny(

@@ -1,4 +1,4 @@
-"""Training on two processes (CPU, gloo) is the training on one; a death ends it, resume goes on."""
+"""Training on two processes (CPU, gloo): it equals one process, ends with a death, and resumes."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def arguments(**changes):
 
 @pytest.fixture(scope="module")
 def two(tiny_yaml, tmp_path_factory):
-    """What two processes found, and the folder of the run that they trained."""
+    """Return the findings of two processes, and the folder of the run that they trained."""
     folder = tmp_path_factory.mktemp("two")
     opts = (*TRAINING, "OUTPUT_DIR", str(folder / "run"))
     args = arguments(num_gpus=2, folder=folder, config_file=str(tiny_yaml), opts=opts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        # At the very end process 1 is killed, while process 0 waits for it.
+        # Process 1 is killed at the very end, while process 0 waits for it.
         with pytest.raises(ProcessExitedException, match=r"process 1 .* signal SIGKILL"):
             run_processes(work, args, "cpu")
     return [torch.load(folder / f"found{rank}.pth") for rank in (0, 1)], folder / "run"
@@ -113,7 +113,7 @@ def test_process_0_alone_writes(two):
 
 @pytest.mark.slow
 def test_a_death_ends_the_run_and_resume_goes_on(tiny_yaml, two, tmp_path):
-    """Killed under torchrun, resumed under --num-gpus: the weights of the run that went through."""
+    """A run killed under torchrun and resumed under --num-gpus ends in the same weights."""
     opts = [str(opt) for opt in (*TRAINING, "OUTPUT_DIR", tmp_path / "run")]
     common = ["--config-file", str(tiny_yaml)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -142,7 +142,10 @@ def test_a_death_ends_the_run_and_resume_goes_on(tiny_yaml, two, tmp_path):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as torchrun has it, or sums round otherwise
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+        },  # torchrun's default; otherwise sums round differently
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["first_iteration"] == 4
@@ -194,7 +197,7 @@ def test_a_batch_that_does_not_divide(tiny):
     with pytest.raises(ConfigError, match=r"IMS_PER_BATCH 6 .* among 4: take a multiple of 4"):
         check_processes(cfg, arguments(num_gpus=2, num_machines=2))
     check_processes(cfg, arguments(num_gpus=4, eval_only=True))
-    # Scaled to the processes at hand by detectron2.
+    # detectron2 scales the config to the number of processes.
     check_processes(
         tiny("SOLVER.IMS_PER_BATCH", 6, "SOLVER.REFERENCE_WORLD_SIZE", 3), arguments(num_gpus=4)
     )

@@ -1,4 +1,4 @@
-"""Output folders: one run in each, resumed with its own config, data and a whole checkpoint."""
+"""Output folders: one run in each, resumed with its own config, data and a complete checkpoint."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SCHEDULE = ("SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2)
 
 @pytest.fixture(scope="module")
 def finished(tiny_yaml, tmp_path_factory):
-    """The folder of a run of four iterations, with checkpoints after two and four."""
+    """Return the folder of a run of four iterations, with checkpoints after two and four."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     opts = [str(opt) for opt in (*SCHEDULE, "OUTPUT_DIR", folder)]
     assert main(["--config-file", str(tiny_yaml), *opts]) == 0
@@ -31,7 +31,7 @@ def finished(tiny_yaml, tmp_path_factory):
 
 @pytest.fixture
 def stopped(finished, tmp_path):
-    """The same folder as if the run had been killed after its third iteration."""
+    """Return the same folder as if the run had been killed after its third iteration."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     for name in ("summary.json", "model_final.pth", "model_0000003.pth"):
@@ -43,7 +43,7 @@ def stopped(finished, tmp_path):
 def test_unused_folders(tiny):
     cfg = tiny()
     os.makedirs(cfg.OUTPUT_DIR)
-    check_run(cfg)  # an empty folder is nobody's
+    check_run(cfg)  # an empty folder is unused
     for name, words in (("student.yaml", "would be overwritten"), ("mine.pth", "holds a run")):
         Path(cfg.OUTPUT_DIR, name).write_text("mine")
         with pytest.raises(ConfigError, match=words):
@@ -144,7 +144,7 @@ def flipped(path):
     ],
 )
 def test_damaged_checkpoints(tiny, stopped, damage, words):
-    """The message names the newest checkpoint that is whole, and with its name the run goes on."""
+    """The message names the newest complete checkpoint, from which the run then continues."""
     shutil.copy(stopped / "model_0000001.pth", stopped / "model_0000003.pth")
     os.utime(stopped / "model_0000001.pth", (1, 1))
     (stopped / "last_checkpoint").write_text("model_0000003.pth")
@@ -187,7 +187,7 @@ def test_a_finished_run_is_not_rewritten(tiny, tiny_yaml, finished, capsys):
 
 
 def test_two_runs_in_one_folder(tiny_yaml, tmp_path, capsys):
-    """The second stops, whenever it comes, and the lock ends with its process."""
+    """The second run stops at any time that it starts, and the lock ends with its process."""
     holder = subprocess.Popen(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""A term's schedule in detection: of the iterations, without a teacher once all terms are off."""
+"""A term's schedule in detection: by iterations, and without a teacher once all terms are off."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_the_weight_falls_with_the_iterations(tiny, batch):
 
 
 def test_the_teacher_rests_once_all_terms_are_off(tiny, monkeypatch):
-    """From iteration 3 on, that of SOLVER.STEPS; a resumed run knows as well."""
+    """The terms are off from iteration 3, that of SOLVER.STEPS; in a resumed run as well."""
     cfg = tiny(
         *terms(off_at=0.6),
         "SOLVER.MAX_ITER",

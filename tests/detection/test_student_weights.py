@@ -1,4 +1,4 @@
-"""Weights that a student starts from or is evaluated with: judged before they are used."""
+"""Weights that a student starts from or is evaluated with are checked before they are used."""
 
 import logging
 
@@ -13,7 +13,7 @@ from pcka.detection.train import evaluate
 
 @pytest.fixture
 def saved(tiny, tmp_path):
-    """``saved(change, KEY, VALUE, ...)`` -> file of a student's weights after ``change(state)``."""
+    """Return ``saved(change, KEY, VALUE, ...)``: a file of weights after ``change(state)``."""
 
     def make(change=lambda state: state, *opts):
         state = change(build_model(student_config(tiny(*opts))).state_dict())

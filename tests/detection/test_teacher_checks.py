@@ -1,4 +1,4 @@
-"""A teacher that is measured and looked at before it teaches."""
+"""The checks of a teacher before training starts."""
 
 import json
 import logging
@@ -106,7 +106,7 @@ def test_heads_and_surplus_are_reported(tiny, tmp_path, caplog):
 
 
 def knowing(coco, images):
-    """``FrozenTeacher.detect`` of one that sees every object of the first images, else none."""
+    """Patch ``FrozenTeacher.detect`` to find every object of the first images, and no other."""
     content = json.loads((coco / "instances.json").read_text())
 
     def detect(self, batched_inputs, device):
@@ -184,7 +184,7 @@ def test_a_teacher_that_passes_leaves_no_trace(tiny, coco, tmp_path, monkeypatch
         checked = train(tiny("SOLVER.MAX_ITER", 2, *opts))
     wanted, found = (t.model.state_dict() for t in (plain, checked))
     assert all(found[key].equal(wanted[key]) for key in wanted)
-    # Resumed, it is not measured again: this random teacher would not pass.
+    # A resumed run does not measure again: this random teacher would not pass.
     assert train(tiny("SOLVER.MAX_ITER", 3, *opts), resume=True).start_iter == 2
 
 

@@ -1,4 +1,4 @@
-"""What two processes do in test_processes.py, in a module that both can import."""
+"""The work of two processes in test_processes.py, in a module that both can import."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from pcka.detection import ConfigError, load_config
 from pcka.detection.data.coco_json import register_coco_json
 from pcka.detection.engine.processes import share_model
 
-# Nothing in it is drawn at random, unlike the proposals of a two-stage detector.
+# RetinaNet draws nothing at random, unlike a two-stage detector with its proposals.
 ONE_STAGE = (
     "MODEL.PCKA.STUDENT_META_ARCHITECTURE",
     "RetinaNet",
@@ -75,7 +75,7 @@ def images():
 
 
 def losses_and_gradients(cfg):
-    """Of two steps on this process's part of the images, as numbers and tensors by name."""
+    """Return numbers and tensors by name of two steps on this process's part of the images."""
     torch.manual_seed(1)
     model = build_model(cfg).double().train()
     model.teacher.model.double()
@@ -97,7 +97,7 @@ def losses_and_gradients(cfg):
 
 
 def work(args):
-    """Everything that needs two processes; ``args``: folder, file of the config, options."""
+    """Do everything that needs two processes; ``args``: folder, file of the config, options."""
     torch.set_num_threads(1)
 
     def config(*opts):
