@@ -33,7 +33,7 @@ Replay = Callable[[], object]
 
 
 class Training(Protocol):
-    """What is trained. Steps are counted from the beginning of the run."""
+    """The interface of a training. Steps are counted from the beginning of the run."""
 
     def take(
         self, images: Tensor, labels: Tensor, rates: Tensor, step: int, *, draws: bool

@@ -1,4 +1,4 @@
-"""What a training run is: frozen dataclasses, filled from YAML files and KEY VALUE pairs."""
+"""The config of a training run: frozen dataclasses, filled from YAML files and KEY VALUE pairs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

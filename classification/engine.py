@@ -97,7 +97,7 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """The number of steps of the whole run."""
         return self.cfg.train.epochs * len(self.data.train)
 
     def train(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from .processes import Process
 
 @dataclass(frozen=True)
 class Accuracy:
-    """In percent, over ``samples`` images."""
+    """Accuracies in percent, over ``samples`` images."""
 
     top1: float
     top5: float

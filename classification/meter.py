@@ -80,7 +80,7 @@ class LossMeter:
         return sum(values) / steps
 
     def means(self, process: Process) -> dict[str, float]:
-        """Of every loss, over the steps of all processes; nothing without a step."""
+        """Return the mean of every loss over the steps of all processes; nothing without a step."""
         if not self.steps or not self.sums:
             return {}
         names = sorted(self.sums)

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder.
+"""The files of a run's folder.
 
 ``config.yaml`` (resolved), ``data.json`` (class names and what identifies the images),
 ``environment.json``, ``metrics.csv`` and TensorBoard events,

@@ -7,7 +7,7 @@ from .config_sections import TrainConfig
 
 
 def learning_rate(cfg: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Of step ``step``, counted from 0.
+    """Return the learning rate at step ``step``, counted from 0.
 
     A linear warm-up reaches the schedule's value at its end; milestones count in epochs; the cosine
     ends at 0 after the last step.

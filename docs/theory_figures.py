@@ -93,7 +93,7 @@ def plain(x, y):
 
 
 def print_table():
-    """What the plain form gives, what ours gives, and the relative error of both."""
+    """Print the results of the plain form and of ours, and the relative error of both."""
     g = torch.Generator().manual_seed(0)
     y = torch.randn(40, 64, generator=g, dtype=F64) + 0.3
     x = 0.5 * y + torch.randn(40, 64, generator=g, dtype=F64)

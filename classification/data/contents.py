@@ -1,4 +1,4 @@
-"""What identifies the images of a run: kept in its folder, and compared when it is resumed."""
+"""The identity of a run's images: kept in its folder, and compared when the run is resumed."""
 
 import hashlib
 from collections.abc import Sequence

@@ -96,7 +96,7 @@ def double():
     ids=["kd", "cka", "ratio"],
 )
 def test_losses_and_weights_are_those_of_one_process(tmp_path, double, terms):
-    """In twelve steps in float64 every gradient has to be that of the whole batch."""
+    """Every gradient of twelve steps in float64 has to be that of the whole batch."""
     tree = {
         "student": {"name": "tiny_plain"},  # BatchNorm's statistics are each process's own
         "teacher": save_teacher(tmp_path / "t.pth"),
@@ -185,7 +185,7 @@ def test_early_features_alone_leave_layers_unused(tmp_path):
 
 @pytest.mark.slow
 def test_a_share_of_one_image_is_refused(tmp_path):
-    """Of 145 images, one batch has 142 and one has 3, of which each process takes 1."""
+    """Two batches hold 142 and 3 of 145 images, and each process takes 1 of the 3."""
     tree = {"teacher": save_teacher(tmp_path / "t.pth"), "terms": [TERMS["fcka"]]}
     cfg = make_config(tmp_path / "run", tree, "train.batch_size", "142")
 

@@ -200,7 +200,7 @@ def test_3_levels_by_name_with_channels_from_output_shape(tiny):
 
 
 def test_3_levels_of_one_pyramid_only(pair):
-    """Of p2 to p6 and p3 to p7 the shared levels are paired by name; the others are errors."""
+    """The shared levels of p2 to p6 and p3 to p7 are paired by name; the others are errors."""
     model = pair("Faster R-CNN", "RetinaNet", small(["p3", "p4", "p5", "p6"]))
     pairs = [(p.student, p.teacher, p.stride) for p in model.distill.pairings.values()]
     assert pairs == [("p3", "p3", 8), ("p4", "p4", 16), ("p5", "p5", 32), ("p6", "p6", 64)]
@@ -301,7 +301,7 @@ def test_5_round_trip_keeps_version_marks(tiny, tmp_path):
 
 
 def test_5_checkpoints_of_version_0_1_resume(tiny, tmp_path):
-    """In version 0.1 the adapters were among the weights, under ``distill.``."""
+    """Version 0.1 kept the adapters among the weights, under ``distill.``."""
     opts = ("MODEL.PCKA.TERMS", ADAPTED, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2)
     straight = tiny(*opts, "OUTPUT_DIR", str(tmp_path / "straight"))
     train(straight)

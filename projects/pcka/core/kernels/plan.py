@@ -63,7 +63,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies in the workspace: its first byte, its type and its shape."""
+    """The place of a tensor in the workspace: its first byte, its type and its shape."""
 
     start: int
     dtype: torch.dtype

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """How much each program works on; every number is a power of two.
+    """The sizes that each program works on; every number is a power of two.
 
     Args:
         gram: rows and columns of a Gram matrix.

@@ -28,7 +28,7 @@ class DistillLoss(nn.Module):
 
     @property
     def gather(self) -> bool:
-        """Whether it reads the batches of all processes, which then have to be of one shape."""
+        """Whether the loss reads the batches of all processes, which then need one shape."""
         return self.options.get("gather", False)
 
     def check_map(self, height: int, width: int) -> None:
