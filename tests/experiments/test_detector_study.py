@@ -85,7 +85,7 @@ def test_whole_study(study_yaml, coco, tmp_path):
     # A student is not kept beside a teacher that did not teach it.
     (out / "teacher" / "summary.json").rename(tmp_path / "summary.json")
     orphan = study(study_yaml, coco)
-    assert orphan.returncode == 2 and "was taught by a teacher that is gone" in orphan.stderr
+    assert orphan.returncode == 2 and "was taught by a teacher that is no longer" in orphan.stderr
     (tmp_path / "summary.json").rename(out / "teacher" / "summary.json")
     # A run of another config in the same folder is not taken for this one.
     other = study(study_yaml, coco, "SOLVER.BASE_LR", "0.5")
@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_left_alone(study_yaml, coco, tmp_path):
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     run = study(study_yaml, coco)
-    assert run.returncode == 2 and "holds files of something else" in run.stderr
+    assert run.returncode == 2 and "holds files that are not of a study" in run.stderr
     assert mine.read_text() == "mine"
 
 

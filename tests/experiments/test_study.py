@@ -140,7 +140,7 @@ def test_killed_and_resumed(study, content, write, tmp_path, how):
     process.send_signal(how)
     status, _, stderr = finish(process)
     if how != signal.SIGKILL:
-        assert status == 130 and stderr.endswith("the same command goes on from here\n")
+        assert status == 130 and stderr.endswith("the same command continues from here\n")
     # The run ends with the command, even if the command had no time to stop it.
     pid = int((folder / "pid").read_text())
     end = time.monotonic() + 20

@@ -102,7 +102,7 @@ def read_study(folder: Path) -> FinishedRuns:
     path = folder / _RESULTS
     if not path.is_file():
         raise ConfigError(
-            f"the study in {folder} is not finished: run pcka study again, which goes on"
+            f"the study in {folder} is not finished: run pcka study again, which continues it"
         )
     labels = {
         label: [int(entry["seed"]) for entry in entries]

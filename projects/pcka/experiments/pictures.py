@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--alone",
         default="",
         metavar="RUN",
-        help="the student trained alone, to stand in the place of the untrained one",
+        help="the student trained alone, in place of its initial weights",
     )
     parser.add_argument(
         "--output", "--out", type=Path, help="folder of the pictures; default: RUN/pictures"
@@ -45,9 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--images",
         type=_four_or_more,
-        help="over which layers are compared; default: 16 for a detector, 512 for a classifier",
+        help="images for the comparison of layers; default: 16 (detector) or 512 (classifier)",
     )
-    parser.add_argument("--image", type=int, help="a detector's, for Gram matrices; default: 0")
+    parser.add_argument(
+        "--image",
+        type=int,
+        help="number of the image whose Gram matrices are drawn (detectors); default: 0",
+    )
     parser.add_argument("--student-layers", nargs="+", default=(), metavar="NAME")
     parser.add_argument("--teacher-layers", nargs="+", default=(), metavar="NAME")
     args = parser.parse_args(argv)

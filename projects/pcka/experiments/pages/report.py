@@ -61,7 +61,7 @@ def read_subject(folders: Sequence[Path]) -> FinishedRuns:
     labels = [folder.relative_to(common).as_posix() for folder in folders]
     runs = [read_run(f, label) for f, label in zip(folders, labels, strict=True)]
     if len({run.kind for run in runs}) > 1:
-        raise ConfigError("a page is of detectors or of classifiers: report them one by one")
+        raise ConfigError("a page shows detectors or classifiers, not both: report them apart")
     return FinishedRuns(", ".join(labels), runs[0].kind, {run.label: [run] for run in runs})
 
 

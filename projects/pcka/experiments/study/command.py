@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = exit_status(
         PROGRAM,
         lambda: left.append(carry_out(args, arguments)),
-        stopped="stopped: the same command goes on from here",
+        stopped="stopped: the same command continues from here",
     )
     return LEFT if status == 0 and left[0] else status
 
@@ -62,7 +62,7 @@ def carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if missing and time.monotonic() < until:
         raise RunError(f"{len(missing)} runs have no results, see table.md")
     if missing:
-        print(f"{len(missing)} runs are left: the same command goes on from here")
+        print(f"{len(missing)} runs are left: the same command continues from here")
     return len(missing)
 
 

@@ -39,7 +39,7 @@ class RunFactory:
             where, key = f"{path}: TEACHER", self.kind.configs.teacher_key
             if any(word.split("=")[0] == key for word in opts):
                 raise ConfigError(
-                    f"{where} is trained and teaches, but {key} names a file: drop one of them"
+                    f"{where} is trained as teacher, but {key} names another: drop one of them"
                 )
             [teacher] = self.runs(content["TEACHER"], where, "teacher", self.output_dir, [0])
             self.teacher = replace(teacher, output_dir=self.output_dir / "teacher")

@@ -48,7 +48,7 @@ def check_runs(runs: Sequence[Run]) -> None:
         if run.summary is not None:
             continue
         if folder.is_dir() and any(folder.iterdir()) and not (folder / LOG).is_file():
-            raise ConfigError(f"{folder} holds files of something else: set another --output")
+            raise ConfigError(f"{folder} holds files that are not of a study: set another --output")
         if (run.files, run.opts) not in checked:  # seeds share one check
             checked.add((run.files, run.opts))
             try:
@@ -171,8 +171,8 @@ def _check_same(run: Run) -> None:
     """Raise ConfigError unless the run's folder belongs to this very config and teacher."""
     if run.teacher is not None and run.teacher.summary is None:
         raise ConfigError(
-            f"{run.output_dir} was taught by a teacher that is gone from "
-            f"{run.teacher.output_dir}: move it away too, or set another --output"
+            f"{run.output_dir} was taught by a teacher that is no longer in "
+            f"{run.teacher.output_dir}: move this run away as well, or set another --output"
         )
     configs = run.kind.configs
     changed = configs.differences(run.output_dir, run.config)
