@@ -181,7 +181,7 @@ def test_a_study_without_tuning(study, content, write, tmp_path):
     assert (tmp_path / "out" / "fixed" / "seed1" / "summary.json").is_file()
     plain["TEACHER"] = content["TEACHER"]
     status, _, stderr = study(write(plain), *teacher)
-    assert status == 2 and "teacher names a file: drop one of them" in stderr
+    assert status == 2 and "teacher names another: drop one of them" in stderr
 
 
 def test_stopped_after_some_minutes(study, content, write, tmp_path):
