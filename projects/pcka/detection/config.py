@@ -68,7 +68,12 @@ def add_pcka_config(cfg: CfgNode) -> None:
 
     # The user's own data: a list of {NAME, JSON, IMAGES}, each registered as a COCO data set.
     cfg.DATASETS.COCO_JSON = []
-    # Folder that relative JSON and IMAGES paths start from.
+    # Folders as a labelling tool exported them, a list of {NAME, PATH}. The splits become the data
+    # sets NAME_train, NAME_valid and NAME_test. Optional: FORMAT, for a folder that fits several
+    # (see `data.formats.known`); VALID_FRACTION (0.2) and SEED (0) of the validation set that is
+    # taken from training where the folder has none.
+    cfg.DATASETS.FOLDERS = []
+    # Folder that relative JSON, IMAGES and PATH paths start from.
     cfg.DATASETS.COCO_ROOT = ""
 
 
@@ -129,7 +134,7 @@ def student_config(cfg: CfgNode) -> CfgNode:
         plain.MODEL.META_ARCHITECTURE = pcka.STUDENT_META_ARCHITECTURE
     if plain.MODEL.META_ARCHITECTURE != "FCOS":
         plain.MODEL.pop("FCOS")
-    for key in ("COCO_JSON", "COCO_ROOT"):
+    for key in ("COCO_JSON", "COCO_ROOT", "FOLDERS"):
         plain.DATASETS.pop(key)
     plain.SOLVER.AMP.pop("DTYPE")
     return plain

@@ -1,4 +1,4 @@
-"""The user's own COCO-format data, registered and checked from the config."""
+"""The user's own data, registered and checked from the config: COCO files, exported folders."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
 from .coco_values import check_types, check_values
+from .folders import folder_names, folder_problems, register_folders
 from .image_files import check_images, check_shapes
 
 # Keys of the number of classes in one-stage detectors; the others have it in ROI_HEADS.
@@ -21,11 +22,13 @@ _ENTRY_KEYS = ("NAME", "JSON", "IMAGES")
 
 
 def register_coco_json(cfg: CfgNode) -> None:
-    """Register every entry of DATASETS.COCO_JSON that is not registered yet.
+    """Register every entry of DATASETS.COCO_JSON and DATASETS.FOLDERS not registered yet.
 
     Raises:
-        ConfigError: an entry without NAME, JSON and IMAGES, or a name taken by other files.
+        ConfigError: an entry without NAME, JSON and IMAGES, or a name taken by other files; for
+            DATASETS.FOLDERS see :func:`register_folders`.
     """
+    register_folders(cfg)
     for index, entry in enumerate(cfg.DATASETS.COCO_JSON):
         where = f"DATASETS.COCO_JSON[{index}]"
         check_keys(entry, _ENTRY_KEYS, required=_ENTRY_KEYS, where=where)
@@ -56,15 +59,16 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
     own = {entry["NAME"] for entry in cfg.DATASETS.COCO_JSON}
     categories_of: dict[str, dict] = {}
     for name in names:
+        from_folder = folder_problems(cfg, name)
+        if from_folder:  # a folder speaks once, whichever of its splits are used
+            problems += [problem for problem in from_folder if problem not in problems]
+            continue
         if name not in DatasetCatalog:
-            problems.append(
-                f"data set {name!r} is not registered: add it to DATASETS.COCO_JSON "
-                "({NAME, JSON, IMAGES}), or use one of detectron2's, such as coco_2017_train"
-            )
+            problems.append(_not_registered(cfg, name))
             continue
         metadata = MetadataCatalog.get(name)
         json_file, images = metadata.get("json_file"), metadata.get("image_root")
-        if name in own:
+        if name in own or from_folder is not None:
             evaluated = name in cfg.DATASETS.TEST
             resizings = []
             if evaluated:
@@ -105,19 +109,30 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
     return problems
 
 
+def _not_registered(cfg: CfgNode, name: str) -> str:
+    """Return what to do about a data set that nobody knows."""
+    folders = folder_names(cfg)
+    hint = f" (DATASETS.FOLDERS gives {', '.join(folders)})" if folders else ""
+    return (
+        f"data set {name!r} is not registered{hint}: add it to DATASETS.COCO_JSON "
+        "({NAME, JSON, IMAGES}) or its folder to DATASETS.FOLDERS ({NAME, PATH}), or use one of "
+        "detectron2's, such as coco_2017_train"
+    )
+
+
 def _check_task(cfg: CfgNode) -> list[str]:
-    """Return what the student learns that a COCO file of DATASETS.COCO_JSON cannot teach."""
+    """Return what the student learns that the user's own data cannot teach."""
     problems = []
     name = student_architecture(cfg)
     if name in ("PanopticFPN", "SemanticSegmentor"):
         problems.append(
-            f"{name} learns semantic segmentation, which DATASETS.COCO_JSON does not hold: use a "
-            "data set of detectron2's with sem_seg, such as coco_2017_train_panoptic_separated"
+            f"{name} learns semantic segmentation, which the own data of DATASETS do not "
+            "hold: use a data set of detectron2's with sem_seg, such as coco_2017_train_panoptic_separated"
         )
     if cfg.MODEL.KEYPOINT_ON:
         problems.append(
             "MODEL.KEYPOINT_ON takes the names of the keypoints and their mirror images, which "
-            "DATASETS.COCO_JSON does not hold: use a data set of detectron2's, such as "
+            "the own data of DATASETS do not hold: use a data set of detectron2's, such as "
             "keypoints_coco_2017_train, or set it False"
         )
     return problems

@@ -1,0 +1,216 @@
+"""Folders that a labelling tool exported (DATASETS.FOLDERS), registered as COCO data sets.
+
+A folder is read once a process. What was read is written as COCO files into a temporary folder,
+as pycocotools and detectron2 read files; the user's folder is never written to.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from pcka.errors import ConfigError, check_keys
+
+from .coco_values import is_number, is_whole
+from .formats.export import SPLITS, Export
+from .formats.known import FORMATS, read_folder, recognise
+
+_KEYS = ("NAME", "PATH", "FORMAT", "VALID_FRACTION", "SEED")
+_SHOWN = 20  # problems of a folder that a message lists
+_VALID_FRACTION = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Folder:
+    """A folder as it was read.
+
+    Attributes:
+        entry: what the config says of it, with every default filled in.
+        names: of its data sets.
+        problems: why it cannot be used, each in one line.
+    """
+
+    entry: dict
+    names: list[str]
+    problems: list[str]
+
+
+_folders: dict[str, Folder] = {}  # by NAME
+_written: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
+
+
+def register_folders(cfg: CfgNode) -> None:
+    """Register the splits of every entry of DATASETS.FOLDERS that is not registered yet.
+
+    Raises:
+        ConfigError: an entry with wrong keys, a folder of no known format, a name that is taken.
+    """
+    for index, given in enumerate(cfg.DATASETS.FOLDERS):
+        where = f"DATASETS.FOLDERS[{index}]"
+        entry = _filled(given, where)
+        path = Path(cfg.DATASETS.COCO_ROOT).expanduser() / Path(entry["PATH"]).expanduser()
+        entry["PATH"] = os.path.abspath(path)
+        known = _folders.get(entry["NAME"])
+        if known is None:
+            _folders[entry["NAME"]] = _register(entry, path, where)
+        elif known.entry != entry:
+            raise ConfigError(
+                f"{where}: the name {entry['NAME']!r} already stands for {known.entry['PATH']} "
+                f"as {_options(known.entry)}: choose another NAME"
+            )
+
+
+def folder_problems(cfg: CfgNode, name: str) -> list[str] | None:
+    """Return the problems of the folder that a data set is from; None where it is from none."""
+    for entry in cfg.DATASETS.FOLDERS:
+        folder = _folders.get(entry["NAME"])
+        if folder and name in folder.names:
+            rest = len(folder.problems) - _SHOWN
+            more = [f"and {rest} more problems of this folder"] if rest > 0 else []
+            return folder.problems[:_SHOWN] + more
+    return None
+
+
+def folder_names(cfg: CfgNode) -> list[str]:
+    """Return the names of the data sets that DATASETS.FOLDERS registered."""
+    known = (_folders.get(entry["NAME"]) for entry in cfg.DATASETS.FOLDERS)
+    return [name for folder in known if folder for name in folder.names]
+
+
+def _filled(given: dict, where: str) -> dict:
+    """Return an entry with its defaults."""
+    check_keys(given, _KEYS, required=("NAME", "PATH"), where=where)
+    entry = {"FORMAT": "", "VALID_FRACTION": None, "SEED": 0, **given}
+    for key in ("NAME", "PATH", "FORMAT"):
+        if not isinstance(entry[key], str):
+            raise ConfigError(f"{where}: {key} is a text, got {entry[key]!r}")
+    if not re.fullmatch(r"\w[\w.-]*", entry["NAME"], re.ASCII):
+        raise ConfigError(
+            f"{where}: NAME {entry['NAME']!r} is the name of a folder as well: use letters, "
+            "digits, _, - and . alone"
+        )
+    if entry["FORMAT"] and entry["FORMAT"] not in FORMATS:
+        raise ConfigError(
+            f"{where}: FORMAT {entry['FORMAT']!r} is not known: one of {', '.join(FORMATS)}"
+        )
+    fraction = entry["VALID_FRACTION"]
+    if fraction is not None and not (is_number(fraction) and 0 <= fraction < 1):
+        raise ConfigError(
+            f"{where}: VALID_FRACTION is from 0, for no validation set, up and below 1, got "
+            f"{fraction!r}"
+        )
+    if not is_whole(entry["SEED"]):
+        raise ConfigError(f"{where}: SEED is a whole number, got {entry['SEED']!r}")
+    return entry
+
+
+def _options(entry: dict) -> dict:
+    return {key: entry[key] for key in ("FORMAT", "VALID_FRACTION", "SEED")}
+
+
+def _register(entry: dict, path: Path, where: str) -> Folder:
+    """Read a folder and register its splits."""
+    name = entry["FORMAT"] or recognise(path, where)
+    if not path.is_dir():
+        raise ConfigError(f"{where}: no folder {str(path)!r}: check PATH and DATASETS.COCO_ROOT")
+    if not FORMATS[name].fits(path):
+        raise ConfigError(
+            f"{where}: {path} is not of FORMAT {name!r}: looked for {FORMATS[name].LOOKS_FOR}"
+        )
+    export = read_folder(path, name)
+    if not export.problems:
+        split_training(export, entry["VALID_FRACTION"], entry["SEED"])
+    if export.problems:  # nothing is registered, and nothing is asked of the rest
+        return Folder(entry, [f"{entry['NAME']}_{split}" for split in SPLITS], export.problems)
+    names = {f"{entry['NAME']}_{split}": split for split in SPLITS if split in export.splits}
+    taken = [dataset for dataset in names if dataset in DatasetCatalog]
+    if taken:
+        raise ConfigError(f"{where}: the data set {taken[0]!r} exists: choose another NAME")
+    counts = ", ".join(
+        f"{dataset}: {len(export.splits[split]['images'])} images"
+        for dataset, split in names.items()
+    )
+    logger.info("%s is read as %s: %s", path, name, counts)
+    for note in export.notes:
+        logger.info("%s: %s", path, note)
+    for dataset, split in names.items():
+        register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
+    return Folder(entry, list(names), [])
+
+
+def _write(name: str, content: dict) -> str:
+    """Write a split as a COCO file that lives as long as this process."""
+    if not _written:
+        _written.append(tempfile.TemporaryDirectory(prefix="pcka-data-"))
+    file = Path(_written[0].name, f"{name}.json")
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return str(file)
+
+
+def split_training(export: Export, fraction: float | None, seed: int) -> None:
+    """Make a validation set of a part of the training images, where there is none.
+
+    The file names and the seed alone decide which. Versions of one image that Roboflow augments
+    (``NAME.rf.HASH.jpg``) stay on one side.
+
+    Args:
+        export: changed in place.
+        fraction: of the images, 0 for no validation set; None takes a fifth where there is none.
+        seed: another one gives another selection.
+    """
+    content = export.splits.get("train")
+    if "valid" in export.splits or content is None:
+        if fraction:
+            export.problems.append(
+                "VALID_FRACTION is set, but the folder has a validation set or no training set: "
+                "drop VALID_FRACTION"
+            )
+        return
+    fraction = _VALID_FRACTION if fraction is None else fraction
+    if not fraction:
+        return
+    groups: dict[str, list[dict]] = {}
+    for image in content["images"]:
+        groups.setdefault(image["file_name"].split(".rf.")[0], []).append(image)
+    if len(groups) < 2:
+        export.problems.append(
+            f"{len(groups)} image(s) cannot be split into training and validation: add images, or "
+            "set VALID_FRACTION: 0"
+        )
+        return
+    drawn = sorted(groups, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
+    wanted = max(1, math.floor(fraction * len(content["images"]) + 0.5))
+    chosen: set = set()
+    for group in drawn[:-1]:
+        if len(chosen) >= wanted:
+            break
+        chosen.update(image["id"] for image in groups[group])
+    export.splits = {
+        "train": _part(content, lambda identity: identity not in chosen),
+        "valid": _part(content, lambda identity: identity in chosen),
+        **{split: part for split, part in export.splits.items() if split != "train"},
+    }
+    export.notes.append(
+        f"no validation set: {len(chosen)} of {len(content['images'])} images are taken from "
+        f"training (VALID_FRACTION {fraction}, SEED {seed})"
+    )
+
+
+def _part(content: dict, keeps) -> dict:
+    """Return the images that a test of ids keeps, with their annotations."""
+    return {
+        "images": [image for image in content["images"] if keeps(image["id"])],
+        "annotations": [a for a in content["annotations"] if keeps(a["image_id"])],
+        "categories": content["categories"],
+    }

@@ -1,0 +1,1 @@
+"""Readers of the folders that labelling tools export, one file a format."""
