@@ -32,6 +32,7 @@ from pcka.detection.checks.translation import refusing, report_once
 from pcka.detection.config import load_config, student_config
 from pcka.detection.config_terms import distils
 from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.data.folders import log_folders
 from pcka.detection.engine.checkpointer import StudentCheckpointer
 from pcka.detection.engine.processes import (
     check_processes,
@@ -121,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
 def _run_locked(cfg: CfgNode, args: argparse.Namespace, run_dir: str) -> None:
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="pcka")
+    log_folders(cfg)
     if cfg.MODEL.DEVICE == "cpu":
         # From scratch, activations decay into denormals, which CPUs compute very slowly.
         torch.set_flush_denormal(True)

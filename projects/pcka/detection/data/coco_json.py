@@ -127,7 +127,8 @@ def _check_task(cfg: CfgNode) -> list[str]:
     if name in ("PanopticFPN", "SemanticSegmentor"):
         problems.append(
             f"{name} learns semantic segmentation, which the own data of DATASETS do not "
-            "hold: use a data set of detectron2's with sem_seg, such as coco_2017_train_panoptic_separated"
+            "hold: use a data set of detectron2's with sem_seg, such as "
+            "coco_2017_train_panoptic_separated"
         )
     if cfg.MODEL.KEYPOINT_ON:
         problems.append(

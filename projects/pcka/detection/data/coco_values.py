@@ -12,6 +12,8 @@ from typing import Any
 _TOLERANCE = 2  # pixels by which a box may reach beyond its image
 _LISTED = 5  # entries that a message names
 
+READ_FROM = "_pcka_read_from"  # key of an annotation of another format: its file and line
+
 _SINGULAR = {"images": "image(s)", "categories": "category(ies)", "annotations": "annotation(s)"}
 
 # Keys of each list, and the test and the description of their values.
@@ -76,13 +78,13 @@ def check_values(content: dict, *, masks: bool, mask_format: str) -> list[str]:
     problems += _check_boxes(annotations, sizes)
     problems += _check_segmentations(annotations, sizes, masks, mask_format)
     problems += describe(
-        "annotation(s) with `ignore`, which detectron2 refuses (annotation ids)",
-        [a["id"] for a in annotations if a.get("ignore")],
+        "annotation(s) with `ignore`, which detectron2 refuses (annotation ids or lines)",
+        [_place(a) for a in annotations if a.get("ignore")],
         "drop them, or mark them as crowd (iscrowd 1) to leave them out of training and AP",
     )
     problems += describe(
-        "annotation(s) with keypoints that are not triples of numbers (annotation ids)",
-        [a["id"] for a in annotations if not _are_keypoints(a.get("keypoints") or [])],
+        "annotation(s) with keypoints that are not triples of numbers (annotation ids or lines)",
+        [_place(a) for a in annotations if not _are_keypoints(a.get("keypoints") or [])],
         "keypoints are [x, y, visibility, ...]",
     )
     if all(a.get("iscrowd") for a in annotations):
@@ -128,12 +130,17 @@ def check_types(content: dict, *, evaluated: bool) -> list[str]:
 
 
 def _label(entry: dict, index: int) -> str:
-    identity = entry.get("id")
+    identity = entry.get(READ_FROM, entry.get("id"))
     return str(identity) if is_whole(identity) or _is_name(identity) else f"number {index}"
 
 
 def _shown(entry: dict, key: str) -> str:
     return f"{entry[key]!r:.40}" if key in entry else "absent"
+
+
+def _place(annotation: dict) -> Any:
+    """Return where the user finds an annotation: file and line, or its id in a COCO file."""
+    return annotation.get(READ_FROM, annotation["id"])
 
 
 def _check_ids(content: dict) -> list[str]:
@@ -168,13 +175,13 @@ def _check_ids(content: dict) -> list[str]:
             "give each category a name of its own",
         ),
         *describe(
-            "annotation(s) of an image that is not listed (annotation ids)",
-            [a["id"] for a in annotations if a["image_id"] not in image_ids],
+            "annotation(s) of an image that is not listed (annotation ids or lines)",
+            [_place(a) for a in annotations if a["image_id"] not in image_ids],
             "add the image or drop them",
         ),
         *describe(
-            "annotation(s) of a category that is not listed (annotation ids)",
-            [a["id"] for a in annotations if a["category_id"] not in category_ids],
+            "annotation(s) of a category that is not listed (annotation ids or lines)",
+            [_place(a) for a in annotations if a["category_id"] not in category_ids],
             "add it to categories or drop them",
         ),
     ]
@@ -185,10 +192,10 @@ def _twice(entries: list[dict], key: str) -> list:
 
 
 def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
-    boxes = {a["id"]: (*a["bbox"], *sizes[a["image_id"]]) for a in annotations}
+    boxes = {_place(a): (*a["bbox"], *sizes[a["image_id"]]) for a in annotations}
     if boxes and all(max(x, y, w, h) <= 1 for x, y, w, h, _, _ in boxes.values()):
         return describe(
-            "box(es) lie between 0 and 1 (annotation ids)",
+            "box(es) lie between 0 and 1 (annotation ids or lines)",
             boxes,
             "boxes are in pixels: multiply by the width and the height of the image",
         )
@@ -209,11 +216,11 @@ def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
         )
     return [
         *describe(
-            "box(es) without area (annotation ids)",
+            "box(es) without area (annotation ids or lines)",
             flat,
             "boxes are [x, y, width, height] in pixels, width and height above 0",
         ),
-        *describe("box(es) outside their image (annotation ids)", outside, remedy),
+        *describe("box(es) outside their image (annotation ids or lines)", outside, remedy),
     ]
 
 
@@ -224,25 +231,25 @@ def _check_segmentations(
     polygons = [a for a in given if not isinstance(a["segmentation"], dict)]
     encoded = [a for a in given if isinstance(a["segmentation"], dict)]
     problems = describe(
-        "annotation(s) with malformed polygons, which detectron2 would drop (annotation ids)",
-        [a["id"] for a in polygons if not _are_polygons(a["segmentation"])],
+        "annotation(s) with malformed polygons, which detectron2 would drop (annotation ids or lines)",
+        [_place(a) for a in polygons if not _are_polygons(a["segmentation"])],
         "a segmentation is a list of polygons [x1, y1, x2, y2, x3, y3, ...], or leave it out",
     )
     problems += describe(
-        "annotation(s) with a run-length code that does not fill its image (annotation ids)",
-        [a["id"] for a in encoded if not _fills(a["segmentation"], sizes[a["image_id"]])],
+        "annotation(s) with a run-length code that does not fill its image (annotation ids or lines)",
+        [_place(a) for a in encoded if not _fills(a["segmentation"], sizes[a["image_id"]])],
         "size is [height, width] of the image, and counts add up to height times width",
     )
     if masks:
         problems += describe(
-            "annotation(s) without segmentation (annotation ids)",
-            [a["id"] for a in annotations if not a.get("segmentation")],
+            "annotation(s) without segmentation (annotation ids or lines)",
+            [_place(a) for a in annotations if not a.get("segmentation")],
             "a model with masks needs them: add them, or set MODEL.MASK_ON False",
         )
     if masks and mask_format != "bitmask":
         problems += describe(
-            "annotation(s) with run-length codes (annotation ids)",
-            [a["id"] for a in encoded if not a.get("iscrowd")],
+            "annotation(s) with run-length codes (annotation ids or lines)",
+            [_place(a) for a in encoded if not a.get("iscrowd")],
             "set INPUT.MASK_FORMAT bitmask to train with them",
         )
     return problems

@@ -39,11 +39,13 @@ class Folder:
         entry: what the config says of it, with every default filled in.
         names: of its data sets.
         problems: why it cannot be used, each in one line.
+        notes: how it was read.
     """
 
     entry: dict
     names: list[str]
     problems: list[str]
+    notes: list[str]
 
 
 _folders: dict[str, Folder] = {}  # by NAME
@@ -80,6 +82,14 @@ def folder_problems(cfg: CfgNode, name: str) -> list[str] | None:
             more = [f"and {rest} more problems of this folder"] if rest > 0 else []
             return folder.problems[:_SHOWN] + more
     return None
+
+
+def log_folders(cfg: CfgNode) -> None:
+    """Log how the folders of DATASETS.FOLDERS were read."""
+    for entry in cfg.DATASETS.FOLDERS:
+        if folder := _folders.get(entry["NAME"]):
+            for note in folder.notes:
+                logger.info("%s: %s", folder.entry["PATH"], note)
 
 
 def folder_names(cfg: CfgNode) -> list[str]:
@@ -132,21 +142,16 @@ def _register(entry: dict, path: Path, where: str) -> Folder:
     if not export.problems:
         split_training(export, entry["VALID_FRACTION"], entry["SEED"])
     if export.problems:  # nothing is registered, and nothing is asked of the rest
-        return Folder(entry, [f"{entry['NAME']}_{split}" for split in SPLITS], export.problems)
+        return Folder(entry, [f"{entry['NAME']}_{split}" for split in SPLITS], export.problems, [])
     names = {f"{entry['NAME']}_{split}": split for split in SPLITS if split in export.splits}
     taken = [dataset for dataset in names if dataset in DatasetCatalog]
     if taken:
         raise ConfigError(f"{where}: the data set {taken[0]!r} exists: choose another NAME")
-    counts = ", ".join(
-        f"{dataset}: {len(export.splits[split]['images'])} images"
-        for dataset, split in names.items()
-    )
-    logger.info("%s is read as %s: %s", path, name, counts)
-    for note in export.notes:
-        logger.info("%s: %s", path, note)
+    counts = [f"{dataset} ({len(export.splits[names[dataset]]['images'])})" for dataset in names]
+    notes = [f"read as {name}, data sets and their images: {', '.join(counts)}", *export.notes]
     for dataset, split in names.items():
         register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
-    return Folder(entry, list(names), [])
+    return Folder(entry, list(names), [], notes)
 
 
 def _write(name: str, content: dict) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcka.detection.data.coco_values import check_types, describe, is_whole
+from pcka.detection.data.coco_values import READ_FROM, check_types, describe, is_whole
 
-from .export import READ_FROM, Export, relative
+from .export import Export, relative
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from pcka.detection.data.coco_values import READ_FROM
 from pcka.errors import ConfigError
 from pcka.image_modes import ORIENTATION
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-READ_FROM = "read_from"  # key of an annotation: where the user finds it
 
 SPLITS = ("train", "valid", "test")
 _SPLIT_OF = {

@@ -6,12 +6,13 @@ from types import ModuleType
 
 from pcka.errors import ConfigError
 
-from . import roboflow_coco
+from . import roboflow_coco, yolo
 from .export import Export, subfolders
 
 # Name -> module with LOOKS_FOR, fits(folder) and read(folder).
 FORMATS: Mapping[str, ModuleType] = {
     "roboflow_coco": roboflow_coco,
+    "yolo": yolo,
 }
 
 

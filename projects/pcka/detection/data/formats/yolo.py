@@ -1,0 +1,139 @@
+"""YOLO folders: class names in ``data.yaml``, one text file of labels for each image."""
+
+from pathlib import Path
+from typing import Any
+
+from pcka.errors import ConfigError
+from pcka.yaml_files import read_mapping
+
+from .export import SPLITS, Builder, Export, by_split, images_in, split_of, subfolders
+from .yolo_labels import add_image, label_file
+
+LOOKS_FOR = (
+    "data.yaml (or classes.txt) with images/train and labels/train, train/images and train/labels, "
+    "or images and labels"
+)
+_YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_NAMES_FILE = "classes.txt"
+
+
+def fits(folder: Path) -> bool:
+    """Return whether a folder looks like this format."""
+    named = any((folder / name).is_file() for name in (*_YAML_FILES, _NAMES_FILE))
+    return named and any((place / "labels").is_dir() for place in (folder, *subfolders(folder)))
+
+
+def read(folder: Path) -> Export:
+    """Read a folder of this format; labels of images that have none are empty."""
+    export = Export()
+    try:
+        names, about = _class_names(folder)
+        images = _image_lists(folder, about)
+    except ConfigError as error:
+        export.problems.append(str(error))
+        return export
+    for split, files in images.items():
+        builder = Builder(names)
+        for path in files:
+            add_image(builder, path, folder, names, export.problems)
+        export.splits[split] = builder.content
+    labels = {label_file(path, folder) for files in images.values() for path in files}
+    places = {path.parent for path in labels}
+    for stray in sorted({path for place in places for path in place.glob("*.txt")} - labels):
+        if stray.name != _NAMES_FILE:
+            export.problems.append(f"{stray} has no image: add the image, or remove the labels")
+    return export
+
+
+def _class_names(folder: Path) -> tuple[list[str], dict]:
+    """Return the names of the classes, and the mapping of data.yaml."""
+    path = next((folder / n for n in _YAML_FILES if (folder / n).is_file()), None)
+    if path is None:
+        lines = (folder / _NAMES_FILE).read_text(encoding="utf-8-sig").splitlines()
+        return _checked([line.strip() for line in lines if line.strip()], folder / _NAMES_FILE), {}
+    try:
+        about = read_mapping(path, what="")
+    except ConfigError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    names = about.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise ConfigError(
+                f"{path}: names has the keys {list(names)[:5]}: number the classes 0, 1, 2, ..."
+            )
+        names = [names[index] for index in range(len(names))]
+    return _checked(names, path), about
+
+
+def _checked(names: Any, path: Path) -> list[str]:
+    if not isinstance(names, list) or not names:
+        raise ConfigError(f"{path}: names is missing: list the names of the classes")
+    names = [str(name).strip() for name in names]  # YAML reads some names as numbers
+    twice = sorted({name for name in names if names.count(name) > 1 or not name})
+    if twice:
+        raise ConfigError(f"{path}: the names {twice} are empty or stand twice: correct them")
+    return names
+
+
+def _image_lists(folder: Path, about: dict) -> dict[str, list[Path]]:
+    """Return the images of each split: by data.yaml where its paths exist, else by the layout."""
+    places = {**_by_layout(folder), **_by_yaml(folder, about)}
+    found: dict[str, list[Path]] = {}
+    for split in SPLITS:
+        images = [image for path in places.get(split, ()) for image in _listed(path, folder)]
+        if images:
+            found[split] = sorted(dict.fromkeys(images))
+    if not found:
+        raise ConfigError(f"{folder} has no images: looked for {LOOKS_FOR}")
+    return found
+
+
+def _by_layout(folder: Path) -> dict[str, list[Path]]:
+    """Return the image folders of each split."""
+    below = by_split(subfolders(folder / "images"))
+    if below:
+        return {split: [path] for split, path in below.items()}
+    beside = by_split(path for path in subfolders(folder) if (path / "images").is_dir())
+    if beside:
+        return {split: [path / "images"] for split, path in beside.items()}
+    return {"train": [folder / "images"]} if (folder / "images").is_dir() else {}
+
+
+def _by_yaml(folder: Path, about: dict) -> dict[str, list[Path]]:
+    """Return the folders and lists of images that data.yaml names and that are in the folder."""
+    places: dict[str, list[Path]] = {}
+    for key in about:
+        split = split_of(key) if key in ("train", "val", "valid", "test") else None
+        values = about[key] if isinstance(about[key], list) else [about[key]]
+        for value in values if split else ():
+            place = _inside(folder, str(value))
+            if place is not None:
+                places.setdefault(str(split), []).append(place)
+    return places
+
+
+def _inside(folder: Path, written: str) -> Path | None:
+    """Return the path in the folder that a path of another machine, or one after "..", means."""
+    parts = [part for part in Path(written).parts if part not in ("..", ".", "/")]
+    tails = [parts[n:] for n in range(len(parts))]
+    # An end that names no split, such as images, would stand for the images of all of them.
+    tails = tails[:1] + [tail for tail in tails[1:] if any(split_of(part) for part in tail)]
+    return next((path for tail in tails if (path := folder.joinpath(*tail)).exists()), None)
+
+
+def _listed(path: Path, folder: Path) -> list[Path]:
+    """Return the images of a folder, or those that a text file lists."""
+    if path.is_dir():
+        return images_in(path)
+    images = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        parts = [part for part in line.strip().replace("\\", "/").split("/")]
+        parts = [part for part in parts if part not in ("", ".", "..")]
+        tails = [folder.joinpath(*parts[n:]) for n in range(len(parts))]
+        image = next((tail for tail in tails if tail.is_file()), None)
+        if parts and image is None:
+            raise ConfigError(
+                f"{path}:{number}: no image {line.strip()!r}: add it or drop the line"
+            )
+        images += [image] if image else []
+    return images

@@ -1,0 +1,84 @@
+"""Writers of one COCO data set in the formats of labelling tools, for the tests of their readers.
+
+``write_X(coco, folder, content)``: ``coco`` is a folder as :func:`detector_fixtures.write_coco`
+makes it, ``folder`` is written to, and ``content`` maps a split to a COCO dictionary.
+"""
+
+import json
+import shutil
+
+
+def halves(content):
+    """Split a COCO dictionary: the first five images train, the others validate."""
+    parts = {}
+    for split, images in (("train", content["images"][:5]), ("valid", content["images"][5:])):
+        ids = {image["id"] for image in images}
+        annotations = [a for a in content["annotations"] if a["image_id"] in ids]
+        parts[split] = {**content, "images": images, "annotations": annotations}
+    return parts
+
+
+def place(coco, image, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(coco / "images" / image["file_name"], folder)
+
+
+def from_zero(part):
+    """Number a COCO dictionary as Roboflow and Label Studio do, with a root category."""
+    root = {"id": 0, "name": "things", "supercategory": "none"}
+    numbers = {c["id"]: n for n, c in enumerate(part["categories"], 1)}
+    images = {image["id"]: n for n, image in enumerate(part["images"])}
+    return {
+        "images": [{**image, "id": images[image["id"]]} for image in part["images"]],
+        "annotations": [
+            {
+                **a,
+                "id": n,
+                "image_id": images[a["image_id"]],
+                "category_id": numbers[a["category_id"]],
+            }
+            for n, a in enumerate(part["annotations"])
+        ],
+        "categories": [root, *({**c, "id": numbers[c["id"]]} for c in part["categories"])],
+    }
+
+
+def write_roboflow_coco(coco, folder, content):
+    for split, part in content.items():
+        for image in part["images"]:
+            place(coco, image, folder / split)
+        text = json.dumps(from_zero(part))
+        (folder / split / "_annotations.coco.json").write_text(text)
+
+
+def write_yolo(coco, folder, content, *, nested=True, polygons=True, names=list):
+    classes = [c["name"] for part in content.values() for c in part["categories"]]
+    classes = list(dict.fromkeys(classes))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = classes if names is list else dict(enumerate(classes))
+    lines = "\n".join(f"  {k}: {v}" for k, v in enumerate(classes))
+    (folder / "data.yaml").write_text(
+        f"train: ../train/images\nval: ../valid/images\nnc: {len(classes)}\n"
+        + (f"names: {text}\n" if names is list else f"names:\n{lines}\n")
+    )
+    for split, part in content.items():
+        parts = (split, "images") if nested else ("images", split)
+        ids = [c["id"] for c in part["categories"]]
+        for image in part["images"]:
+            place(coco, image, folder.joinpath(*parts))
+            width, height = image["width"], image["height"]
+            labels = folder.joinpath(*(p.replace("images", "labels") for p in parts))
+            labels.mkdir(parents=True, exist_ok=True)
+            lines = []
+            for a in part["annotations"]:
+                if a["image_id"] != image["id"]:
+                    continue
+                x, y, w, h = a["bbox"]
+                values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+                if polygons:
+                    polygon = a["segmentation"][0]
+                    values = [v / (height if i % 2 else width) for i, v in enumerate(polygon)]
+                label = ids.index(a["category_id"])
+                lines.append(" ".join([str(label), *(f"{v:.6f}" for v in values)]))
+            name = image["file_name"].replace(".png", ".txt")
+            (labels / name).write_text("\n".join(lines) + "\n")

@@ -1,0 +1,219 @@
+"""Folders as labelling tools export them (DATASETS.FOLDERS): what is read, and what is refused."""
+
+import json
+import shutil
+
+import exports
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from pcka.detection import ConfigError, add_pcka_config
+from pcka.detection.checks.preflight import check_run
+from pcka.detection.data.coco_json import register_coco_json
+
+WRITERS = {
+    "roboflow_coco": exports.write_roboflow_coco,
+    "yolo": exports.write_yolo,
+}
+
+
+def config(folder, name, **entry):
+    cfg = get_cfg()
+    add_pcka_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    cfg.DATASETS.FOLDERS = [{"NAME": name, "PATH": str(folder), **entry}]
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{name}_train",), (f"{name}_valid",)
+    cfg.OUTPUT_DIR = str(folder.parent / "out")
+    return cfg
+
+
+@pytest.fixture
+def content(coco):
+    return exports.halves(json.loads((coco / "instances.json").read_text()))
+
+
+@pytest.fixture
+def exported(tmp_path, coco, content):
+    """``exported(format)`` -> config of the data set written in this format; checked."""
+
+    def make(kind, **options):
+        WRITERS[kind](coco, tmp_path / "data", content, **options)
+        return config(tmp_path / "data", f"f{tmp_path.name}")
+
+    return make
+
+
+@pytest.fixture
+def wanted(coco, content, tmp_path):
+    """Dataset dicts of the same data as COCO files, by split."""
+    found = {}
+    for split, part in content.items():
+        file = tmp_path / f"{split}.json"
+        file.write_text(json.dumps(part))
+        cfg = get_cfg()
+        add_pcka_config(cfg)
+        name = f"coco_{tmp_path.name}_{split}"
+        cfg.DATASETS.COCO_JSON = [{"NAME": name, "JSON": str(file), "IMAGES": str(coco / "images")}]
+        register_coco_json(cfg)
+        found[split] = plain(DatasetCatalog.get(name))
+    return found
+
+
+def plain(dicts, polygons=True):
+    """Dataset dicts without what a format may choose: folders, and the numbers of images."""
+    return [
+        {
+            "file_name": d["file_name"].rsplit("/", 1)[-1],
+            "size": (d["height"], d["width"]),
+            "annotations": [
+                {
+                    "bbox": a["bbox"],
+                    "mode": a["bbox_mode"],
+                    "category": a["category_id"],
+                    "crowd": a["iscrowd"],
+                    **({"segmentation": a.get("segmentation")} if polygons else {}),
+                }
+                for a in d["annotations"]
+            ],
+        }
+        for d in dicts
+    ]
+
+
+def without_polygons(dicts):
+    return [
+        {**d, "annotations": [{**a, "segmentation": None} for a in d["annotations"]]} for d in dicts
+    ]
+
+
+def tree(folder):
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("roboflow_coco", {}),
+        ("yolo", {}),
+        ("yolo", {"nested": False, "names": dict}),
+        ("yolo", {"polygons": False}),
+    ],
+)
+def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, options):
+    cfg = exported(kind, **options)
+    before = tree(tmp_path / "data")
+    check_run(cfg)
+    for split, name in (("train", cfg.DATASETS.TRAIN[0]), ("valid", cfg.DATASETS.TEST[0])):
+        expected = wanted[split]
+        if options.get("polygons") is False:
+            expected = without_polygons(expected)
+        assert plain(DatasetCatalog.get(name)) == expected
+        assert MetadataCatalog.get(name).thing_classes == ["dark", "light"]
+    assert tree(tmp_path / "data") == before
+
+
+LABEL = "train/labels/0.txt"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("yolo", (LABEL, "0 0.5 0.5 0.2\n"), r"labels/0\.txt:1: 4 numbers: write class"),
+        ("yolo", (LABEL, "0 0.5 0.5 0.2 0.2 0.9\n"), r"0\.txt:1: 6 numbers: .*without a conf"),
+        ("yolo", (LABEL, "0 .5 .5 .2 .2\n\ndog 1 2 3 4\n"), r"0\.txt:3: dog 1 2 3 4 are not num"),
+        ("yolo", (LABEL, "2 .5 .5 .2 .2\n"), r"0\.txt:1: class 2, but the names .* 0 to 1"),
+        ("yolo", (LABEL, "-1 .5 .5 .2 .2\n"), r"0\.txt:1: class -1, but"),
+        ("yolo", (LABEL, "0.5 .5 .5 .2 .2\n"), r"0\.txt:1: class 0.5, but"),
+        ("yolo", (LABEL, "0 40 30 20 20\n"), r"0\.txt:1: 40 30 20 20: coordinates are fractions"),
+        ("yolo", (LABEL, "0 nan .5 .2 .2\n"), r"0\.txt:1: nan .*coordinates are fractions"),
+        ("yolo", (LABEL, "0 .5 .5 0 .2\n"), r"without area .*: train/labels/0\.txt:1: boxes are"),
+        ("yolo", (LABEL, "0 .1 .5 .9 .2\n"), r"outside their image .*: train/labels/0\.txt:1: "),
+        ("yolo", (LABEL, b"\xff\xfe\x00"), r"0\.txt cannot be read as text"),
+        ("yolo", ("train/images/0.png", None), r"labels/0\.txt has no image: add the image"),
+        ("yolo", ("train/images/0.png", "PNG?"), r"images/0\.png is damaged"),
+        ("yolo", ("data.yaml", "nc: 2\n"), r"data\.yaml: names is missing"),
+        ("yolo", ("data.yaml", "names: {1: a, 2: b}\n"), "number the classes 0, 1, 2"),
+        ("yolo", ("data.yaml", "names: [a, a]\n"), r"the names \['a'\] are empty or stand twice"),
+        ("yolo", ("data.yaml", "names: [a\n"), r"data\.yaml is not valid YAML"),
+        ("yolo", ("data.yaml", "names: !!python/name:os.system\n"), "asks to run Python code"),
+    ],
+)
+def test_bad_input(exported, tmp_path, kind, change, words):
+    cfg = exported(kind)
+    path, text = tmp_path / "data" / change[0], change[1]
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=words) as error:
+        check_run(cfg)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_folder_of_no_known_format(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ConfigError) as error:
+        check_run(config(tmp_path / "data", f"f{tmp_path.name}"))
+    for name in WRITERS:
+        assert f"{name}: " in str(error.value)
+    assert "is in no known format. Looked for" in str(error.value)
+
+
+def test_a_folder_inside_that_fits_is_named(exported, tmp_path):
+    exported("yolo")
+    cfg = config(tmp_path, f"f{tmp_path.name}")
+    with pytest.raises(ConfigError, match=f"its subfolder fits: PATH: {tmp_path / 'data'}"):
+        check_run(cfg)
+
+
+def test_a_folder_that_fits_two_formats(exported, tmp_path):
+    exported("yolo")
+    cfg = exported("roboflow_coco")
+    with pytest.raises(ConfigError, match=r"fits 2 formats: .*FORMAT: roboflow_coco"):
+        check_run(cfg)
+    cfg.DATASETS.FOLDERS[0]["FORMAT"] = "yolo"
+    check_run(cfg)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"PATH": "x"}, "NAME is missing"),
+        ({"NAME": "x"}, "PATH is missing"),
+        ({"NAME": "a/b", "PATH": "x"}, "NAME 'a/b' is the name of a folder"),
+        ({"NAME": "x", "PATH": 3}, "PATH is a text, got 3"),
+        ({"NAME": "x", "PTH": "x"}, "'PTH', did you mean 'PATH'"),
+        ({"NAME": "x", "PATH": "x", "FORMAT": "cocoo"}, "FORMAT 'cocoo' is not known: one of"),
+        ({"NAME": "x", "PATH": "x", "VALID_FRACTION": 1}, "VALID_FRACTION is from 0"),
+        ({"NAME": "x", "PATH": "x", "VALID_FRACTION": "a"}, "VALID_FRACTION is from 0"),
+        ({"NAME": "x", "PATH": "x", "SEED": 0.5}, "SEED is a whole number"),
+        ({"NAME": "x", "PATH": "/nowhere"}, "no folder '/nowhere': check PATH"),
+        ({"NAME": "x", "PATH": "/nowhere", "FORMAT": "yolo"}, "no folder '/nowhere': check PATH"),
+        ("data", "is a mapping"),
+    ],
+)
+def test_entries(entry, words):
+    cfg = get_cfg()
+    add_pcka_config(cfg)
+    cfg.DATASETS.FOLDERS = [entry]
+    with pytest.raises(ConfigError, match=words):
+        register_coco_json(cfg)
+
+
+def test_one_name_for_two_folders(exported, tmp_path):
+    cfg = exported("yolo")
+    register_coco_json(cfg)
+    register_coco_json(cfg)
+    shutil.copytree(tmp_path / "data", tmp_path / "other")
+    cfg.DATASETS.FOLDERS[0]["PATH"] = str(tmp_path / "other")
+    with pytest.raises(ConfigError, match="already stands for"):
+        register_coco_json(cfg)
+
+
+def test_a_split_that_the_folder_has_not(exported):
+    cfg = exported("yolo")
+    cfg.DATASETS.TEST = (cfg.DATASETS.TRAIN[0].replace("_train", "_val"),)
+    with pytest.raises(ConfigError, match=r"FOLDERS gives f\S+_train, f\S+_valid\)"):
+        check_run(cfg)
