@@ -82,3 +82,35 @@ def write_yolo(coco, folder, content, *, nested=True, polygons=True, names=list)
                 lines.append(" ".join([str(label), *(f"{v:.6f}" for v in values)]))
             name = image["file_name"].replace(".png", ".txt")
             (labels / name).write_text("\n".join(lines) + "\n")
+
+
+def write_voc(coco, folder, content, *, flat=False, lists=True):
+    for split, part in content.items():
+        names = {c["id"]: c["name"] for c in part["categories"]}
+        images = folder / split if flat else folder / "JPEGImages"
+        annotations = folder / split if flat else folder / "Annotations"
+        annotations.mkdir(parents=True, exist_ok=True)
+        for image in part["images"]:
+            place(coco, image, images)
+            things = ""
+            for a in part["annotations"]:
+                if a["image_id"] == image["id"]:
+                    x, y, w, h = a["bbox"]
+                    corners = dict(xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)
+                    box = "".join(f"<{k}>{v}</{k}>" for k, v in corners.items())
+                    things += (
+                        f"<object><name>{names[a['category_id']]}</name>"
+                        f"<difficult>{a['iscrowd']}</difficult><bndbox>{box}</bndbox></object>\n"
+                    )
+            (annotations / image["file_name"].replace(".png", ".xml")).write_text(
+                f"<annotation>\n<folder>x</folder><filename>{image['file_name']}</filename>\n"
+                f"<size><width>{image['width']}</width><height>{image['height']}</height>"
+                f"<depth>3</depth></size>\n{things}</annotation>\n"
+            )
+        if lists and not flat:
+            main = folder / "ImageSets" / "Main"
+            main.mkdir(parents=True, exist_ok=True)
+            stems = [image["file_name"].removesuffix(".png") for image in part["images"]]
+            name = {"valid": "val"}.get(split, split)
+            (main / f"{name}.txt").write_text("\n".join(stems) + "\n")
+            (main / f"dark_{name}.txt").write_text("".join(f"{stem} -1\n" for stem in stems))

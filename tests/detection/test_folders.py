@@ -1,6 +1,8 @@
 """Folders as labelling tools export them (DATASETS.FOLDERS): what is read, and what is refused."""
 
 import json
+import logging
+import re
 import shutil
 
 import exports
@@ -11,11 +13,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pcka.detection import ConfigError, add_pcka_config
 from pcka.detection.checks.preflight import check_run
 from pcka.detection.data.coco_json import register_coco_json
+from pcka.detection.data.folders import log_folders
 
 WRITERS = {
     "roboflow_coco": exports.write_roboflow_coco,
     "yolo": exports.write_yolo,
+    "voc": exports.write_voc,
 }
+BOXES_ALONE = ({"polygons": False}, "voc")
 
 
 def config(folder, name, **entry):
@@ -99,6 +104,8 @@ def tree(folder):
         ("yolo", {}),
         ("yolo", {"nested": False, "names": dict}),
         ("yolo", {"polygons": False}),
+        ("voc", {}),
+        ("voc", {"flat": True}),
     ],
 )
 def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, options):
@@ -107,7 +114,7 @@ def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, opti
     check_run(cfg)
     for split, name in (("train", cfg.DATASETS.TRAIN[0]), ("valid", cfg.DATASETS.TEST[0])):
         expected = wanted[split]
-        if options.get("polygons") is False:
+        if options in BOXES_ALONE or kind in BOXES_ALONE:
             expected = without_polygons(expected)
         assert plain(DatasetCatalog.get(name)) == expected
         assert MetadataCatalog.get(name).thing_classes == ["dark", "light"]
@@ -115,6 +122,20 @@ def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, opti
 
 
 LABEL = "train/labels/0.txt"
+XML = "Annotations/0.xml"
+BOX = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>{}</xmax><ymax>9</ymax></bndbox>"
+
+
+def xml(objects, size="<size><width>80</width><height>64</height></size>", head=""):
+    return f"{head}<annotation><filename>0.png</filename>{size}{objects}</annotation>"
+
+
+def thing(right=9, name="<name>dark</name>"):
+    return f"<object>{name}{BOX.format(right)}</object>"
+
+
+LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
+OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
 
 
 @pytest.mark.parametrize(
@@ -138,6 +159,24 @@ LABEL = "train/labels/0.txt"
         ("yolo", ("data.yaml", "names: [a, a]\n"), r"the names \['a'\] are empty or stand twice"),
         ("yolo", ("data.yaml", "names: [a\n"), r"data\.yaml is not valid YAML"),
         ("yolo", ("data.yaml", "names: !!python/name:os.system\n"), "asks to run Python code"),
+        ("voc", (XML, xml(thing(), size="")), r"Annotations/0\.xml: has no size: add <size>"),
+        (
+            "voc",
+            (XML, xml(thing(), size="<size><width>0</width><height>9</height></size>")),
+            "no si",
+        ),
+        ("voc", (XML, xml("", head=LAUGHS)), r"0\.xml: a document type .* is not read: remove it"),
+        ("voc", (XML, xml("<object>&x;</object>", head=OUTSIDE)), "a document type .* is not read"),
+        ("voc", (XML, "<annotation>\n<size>"), r"0\.xml: is not XML: .*line 2"),
+        ("voc", (XML, ""), r"0\.xml: is not XML: "),
+        ("voc", (XML, xml(thing() + thing(name=""))), r"0\.xml: object 2 has no name: add <name>"),
+        ("voc", (XML, xml(thing("x"))), r"0\.xml: object 1 \(dark\) has no box or a wrong one"),
+        ("voc", (XML, xml(thing("nan"))), r"0\.xml: object 1 \(dark\) has no box or a wrong one"),
+        ("voc", (XML, xml(thing(2))), r"without area .*: Annotations/0\.xml object 1: boxes are"),
+        ("voc", (XML, xml(thing(99))), r"outside their image .*: Annotations/0\.xml object 1: "),
+        ("voc", (XML, None), r"Main/train\.txt:1: no file .*0\.xml: add it or drop the line"),
+        ("voc", ("JPEGImages/0.png", None), r"1 image file\(s\) missing: JPEGImages/0\.png"),
+        ("voc", ("JPEGImages/0.png", "PNG?"), r"1 damaged .*: JPEGImages/0\.png: restore"),
     ],
 )
 def test_bad_input(exported, tmp_path, kind, change, words):
@@ -150,6 +189,33 @@ def test_bad_input(exported, tmp_path, kind, change, words):
     with pytest.raises(ConfigError, match=words) as error:
         check_run(cfg)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_difficult_objects_become_crowds(exported, content, caplog):
+    for part in content.values():
+        part["annotations"][1]["iscrowd"] = 1
+    cfg = exported("voc")
+    check_run(cfg)
+    with caplog.at_level(logging.INFO):
+        log_folders(cfg)
+    assert "2 objects are marked as difficult: they are read as crowds" in caplog.text
+    crowds = [
+        a["iscrowd"] for d in DatasetCatalog.get(cfg.DATASETS.TRAIN[0]) for a in d["annotations"]
+    ]
+    assert crowds == [0, 1] + [0] * 8
+
+
+def test_corners_that_count_from_0(exported, tmp_path, wanted):
+    cfg = exported("voc")
+    for path in (tmp_path / "data" / "Annotations").iterdir():
+        lower = re.sub(r"<(.min)>(\d+)<", lambda m: f"<{m[1]}>{int(m[2]) - 1}.0<", path.read_text())
+        path.write_text(lower)
+    (tmp_path / "data" / XML).write_text(
+        (tmp_path / "data" / XML).read_text().replace(".0<", ".25<")
+    )
+    check_run(cfg)
+    found = plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]))
+    assert found[1:] == without_polygons(wanted["train"])[1:]
 
 
 def test_a_folder_of_no_known_format(tmp_path):

@@ -78,12 +78,12 @@ def check_values(content: dict, *, masks: bool, mask_format: str) -> list[str]:
     problems += _check_boxes(annotations, sizes)
     problems += _check_segmentations(annotations, sizes, masks, mask_format)
     problems += describe(
-        "annotation(s) with `ignore`, which detectron2 refuses (annotation ids or lines)",
+        "annotation(s) with `ignore`, which detectron2 refuses (ids or lines)",
         [_place(a) for a in annotations if a.get("ignore")],
         "drop them, or mark them as crowd (iscrowd 1) to leave them out of training and AP",
     )
     problems += describe(
-        "annotation(s) with keypoints that are not triples of numbers (annotation ids or lines)",
+        "annotation(s) with keypoints that are not triples of numbers (ids or lines)",
         [_place(a) for a in annotations if not _are_keypoints(a.get("keypoints") or [])],
         "keypoints are [x, y, visibility, ...]",
     )
@@ -175,12 +175,12 @@ def _check_ids(content: dict) -> list[str]:
             "give each category a name of its own",
         ),
         *describe(
-            "annotation(s) of an image that is not listed (annotation ids or lines)",
+            "annotation(s) of an image that is not listed (ids or lines)",
             [_place(a) for a in annotations if a["image_id"] not in image_ids],
             "add the image or drop them",
         ),
         *describe(
-            "annotation(s) of a category that is not listed (annotation ids or lines)",
+            "annotation(s) of a category that is not listed (ids or lines)",
             [_place(a) for a in annotations if a["category_id"] not in category_ids],
             "add it to categories or drop them",
         ),
@@ -195,7 +195,7 @@ def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
     boxes = {_place(a): (*a["bbox"], *sizes[a["image_id"]]) for a in annotations}
     if boxes and all(max(x, y, w, h) <= 1 for x, y, w, h, _, _ in boxes.values()):
         return describe(
-            "box(es) lie between 0 and 1 (annotation ids or lines)",
+            "box(es) lie between 0 and 1 (ids or lines)",
             boxes,
             "boxes are in pixels: multiply by the width and the height of the image",
         )
@@ -216,11 +216,11 @@ def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
         )
     return [
         *describe(
-            "box(es) without area (annotation ids or lines)",
+            "box(es) without area (ids or lines)",
             flat,
             "boxes are [x, y, width, height] in pixels, width and height above 0",
         ),
-        *describe("box(es) outside their image (annotation ids or lines)", outside, remedy),
+        *describe("box(es) outside their image (ids or lines)", outside, remedy),
     ]
 
 
@@ -231,24 +231,24 @@ def _check_segmentations(
     polygons = [a for a in given if not isinstance(a["segmentation"], dict)]
     encoded = [a for a in given if isinstance(a["segmentation"], dict)]
     problems = describe(
-        "annotation(s) with malformed polygons, which detectron2 would drop (annotation ids or lines)",
+        "annotation(s) with malformed polygons, which detectron2 would drop (ids or lines)",
         [_place(a) for a in polygons if not _are_polygons(a["segmentation"])],
         "a segmentation is a list of polygons [x1, y1, x2, y2, x3, y3, ...], or leave it out",
     )
     problems += describe(
-        "annotation(s) with a run-length code that does not fill its image (annotation ids or lines)",
+        "annotation(s) with a run-length code that does not fill its image (ids or lines)",
         [_place(a) for a in encoded if not _fills(a["segmentation"], sizes[a["image_id"]])],
         "size is [height, width] of the image, and counts add up to height times width",
     )
     if masks:
         problems += describe(
-            "annotation(s) without segmentation (annotation ids or lines)",
+            "annotation(s) without segmentation (ids or lines)",
             [_place(a) for a in annotations if not a.get("segmentation")],
             "a model with masks needs them: add them, or set MODEL.MASK_ON False",
         )
     if masks and mask_format != "bitmask":
         problems += describe(
-            "annotation(s) with run-length codes (annotation ids or lines)",
+            "annotation(s) with run-length codes (ids or lines)",
             [_place(a) for a in encoded if not a.get("iscrowd")],
             "set INPUT.MASK_FORMAT bitmask to train with them",
         )

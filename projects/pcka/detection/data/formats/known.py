@@ -6,13 +6,14 @@ from types import ModuleType
 
 from pcka.errors import ConfigError
 
-from . import roboflow_coco, yolo
+from . import roboflow_coco, voc, yolo
 from .export import Export, subfolders
 
 # Name -> module with LOOKS_FOR, fits(folder) and read(folder).
 FORMATS: Mapping[str, ModuleType] = {
     "roboflow_coco": roboflow_coco,
     "yolo": yolo,
+    "voc": voc,
 }
 
 
