@@ -114,3 +114,25 @@ def write_voc(coco, folder, content, *, flat=False, lists=True):
             name = {"valid": "val"}.get(split, split)
             (main / f"{name}.txt").write_text("\n".join(stems) + "\n")
             (main / f"dark_{name}.txt").write_text("".join(f"{stem} -1\n" for stem in stems))
+
+
+def write_cvat_coco(coco, folder, content, *, subfolders=True, names=("train", "val")):
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    for name, part in zip(names, content.values(), strict=True):
+        for image in part["images"]:
+            place(coco, image, folder / "images" / name if subfolders else folder / "images")
+        text = json.dumps({"licenses": [], "info": {}, **part})
+        (folder / "annotations" / f"instances_{name}.json").write_text(text)
+
+
+def write_label_studio_coco(coco, folder, content, *, prefix="images/"):
+    """One file for all images; unused categories, ids from 0."""
+    parts = list(content.values())
+    whole = {
+        key: [entry for part in parts for entry in part[key]] for key in ("images", "annotations")
+    }
+    whole = from_zero({**whole, "categories": parts[0]["categories"]})
+    for image in whole["images"]:
+        place(coco, image, folder / "images")
+        image["file_name"] = prefix + image["file_name"]
+    (folder / "result.json").write_text(json.dumps(whole))

@@ -124,7 +124,7 @@ def run_lengths(content, folder, change=lambda counts: counts):
         ),
         (
             lambda c, f: c["images"][0].update(height=99),
-            r"0\.png \(64x80, JSON 99x80\): correct height",
+            r"0\.png \(64x80, annotated 99x80\): correct height",
         ),
         (images(lambda i, p: i.convert("F").save(p, "TIFF")), r"more than 8 bits .*\(mode F\)"),
         (

@@ -13,12 +13,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pcka.detection import ConfigError, add_pcka_config
 from pcka.detection.checks.preflight import check_run
 from pcka.detection.data.coco_json import register_coco_json
-from pcka.detection.data.folders import log_folders
+from pcka.detection.data.folders import log_folders, split_training
+from pcka.detection.data.formats.export import Export
 
 WRITERS = {
     "roboflow_coco": exports.write_roboflow_coco,
     "yolo": exports.write_yolo,
     "voc": exports.write_voc,
+    "cvat_coco": exports.write_cvat_coco,
+    "label_studio_coco": exports.write_label_studio_coco,
 }
 BOXES_ALONE = ({"polygons": False}, "voc")
 
@@ -106,6 +109,9 @@ def tree(folder):
         ("yolo", {"polygons": False}),
         ("voc", {}),
         ("voc", {"flat": True}),
+        ("cvat_coco", {}),
+        ("cvat_coco", {"subfolders": False, "names": ("Train", "Validation")}),
+        ("cvat_coco", {"names": ("train2017", "val2017")}),
     ],
 )
 def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, options):
@@ -121,6 +127,72 @@ def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, opti
     assert tree(tmp_path / "data") == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("label_studio_coco", {}),
+        ("label_studio_coco", {"prefix": ""}),
+        ("label_studio_coco", {"prefix": "images\\\\"}),
+        ("label_studio_coco", {"prefix": "../../label-studio/media/upload/1/"}),
+        ("label_studio_coco", {"prefix": "C:\\\\data\\\\upload\\\\"}),
+        ("label_studio_coco", {"prefix": "/data/upload/1/"}),
+        ("cvat_coco", {"names": ("default",)}),
+        ("voc", {"lists": False}),
+    ],
+)
+def test_one_set_is_split(exported, wanted, content, kind, options):
+    if kind == "cvat_coco":
+        both = {k: content["train"][k] + content["valid"][k] for k in ("images", "annotations")}
+        content["train"] = {**content["train"], **both}
+        content.pop("valid")
+    cfg = exported(kind, **options)
+    cfg.DATASETS.FOLDERS[0].update(VALID_FRACTION=0.3, SEED=1)
+    check_run(cfg)
+    names = cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0]
+    train, valid = (plain(DatasetCatalog.get(name)) for name in names)
+    assert (len(train), len(valid)) == (6, 3)
+    found = sorted(train + valid, key=lambda d: d["file_name"])
+    every = wanted["train"] + wanted["valid"]
+    assert found == (without_polygons(every) if kind == "voc" else every)
+
+
+def test_splitting():
+    """By file name and seed, in groups of one source image, and not where there is a set."""
+    images = [{"id": i, "file_name": f"{i // 3}_jpg.rf.{i}.jpg"} for i in range(30)]
+    annotations = [{"id": i + 1, "image_id": i} for i in range(30)]
+
+    def split(images, fraction=None, seed=0):
+        content = {"images": images, "annotations": annotations, "categories": []}
+        export = Export({"train": content, "test": content})
+        split_training(export, fraction, seed)
+        assert export.problems == [] and list(export.splits)[-1] == "test"
+        return [sorted(i["file_name"] for i in c["images"]) for c in export.splits.values()]
+
+    train, valid, _ = split(images)
+    assert (len(train), len(valid)) == (24, 6) and sorted(train + valid) == sorted(
+        i["file_name"] for i in images
+    )
+    assert not {n.split(".")[0] for n in train} & {n.split(".")[0] for n in valid}
+    assert split(images[::-1])[:2] == [train, valid]
+    assert split(images, seed=1)[1] != valid
+    assert len(split(images, 0.5)[1]) == 15
+    assert len(split(images, 0.99)[1]) == 27  # a group is left to train
+    assert len(split(images, 0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("export", "fraction", "words"),
+    [
+        (Export({"train": {"images": []}, "valid": {}}), 0.1, "has a validation set"),
+        (Export({"test": {}}), 0.1, "or no training set"),
+        (Export({"train": {"images": [{"file_name": "a"}]}}), None, r"1 image\(s\) cannot be"),
+    ],
+)
+def test_what_cannot_be_split(export, fraction, words):
+    split_training(export, fraction, 0)
+    assert len(export.problems) == 1 and re.search(words, export.problems[0])
+
+
 LABEL = "train/labels/0.txt"
 XML = "Annotations/0.xml"
 BOX = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>{}</xmax><ymax>9</ymax></bndbox>"
@@ -134,6 +206,7 @@ def thing(right=9, name="<name>dark</name>"):
     return f"<object>{name}{BOX.format(right)}</object>"
 
 
+ROBOFLOW = "train/_annotations.coco.json"
 LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
 OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
 
@@ -177,6 +250,12 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ("voc", (XML, None), r"Main/train\.txt:1: no file .*0\.xml: add it or drop the line"),
         ("voc", ("JPEGImages/0.png", None), r"1 image file\(s\) missing: JPEGImages/0\.png"),
         ("voc", ("JPEGImages/0.png", "PNG?"), r"1 damaged .*: JPEGImages/0\.png: restore"),
+        ("roboflow_coco", (ROBOFLOW, "{"), r"coco\.json: is not JSON: "),
+        ("roboflow_coco", (ROBOFLOW, "[]"), r"coco\.json: is not COCO: it needs the lists"),
+        ("roboflow_coco", ("train/0.png", None), r"1 image file\(s\) missing: train/0\.png"),
+        ("cvat_coco", ("annotations/instances_new.json", "{}"), "subset 'new' is none of train"),
+        ("cvat_coco", ("annotations/instances_valid.json", "{}"), "both stand for the split"),
+        ("label_studio_coco", ("images/0.png", None), r"1 image file.* missing: images/0\.png"),
     ],
 )
 def test_bad_input(exported, tmp_path, kind, change, words):
@@ -189,6 +268,66 @@ def test_bad_input(exported, tmp_path, kind, change, words):
     with pytest.raises(ConfigError, match=words) as error:
         check_run(cfg)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def annotated(**values):
+    """``change`` that sets values of the first annotation."""
+    return lambda content: content["annotations"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            annotated(category_id=9),
+            r"coco\.json: 1 category\S* of annotations are not listed \(ids\): 9: add",
+        ),
+        (annotated(category_id="x"), "no category_id or a wrong one .*annotation id 0"),
+        (annotated(bbox=[1, 2, 3]), r"no bbox .*: train/_annotations\.coco\.json: annotation id 0"),
+        (annotated(bbox=[70, 3, 30, 9]), r"outside their image .*json: annotation id 0: boxes are"),
+        (annotated(id=1), r"annotation id\(s\) used twice: 1"),
+        (annotated(id="a"), "with no id or a wrong one"),
+        (annotated(image_id=77), "an image that is not listed .*annotation id 0"),
+        (lambda c: c["categories"][1].update(name="light"), r"name\(s\) used twice: light"),
+        (
+            lambda c: c["categories"].append({"id": 1, "name": "n"}),
+            r"category id\(s\) used twice: 1",
+        ),
+        (lambda c: c["categories"].append("x"), "of categories are no mappings"),
+        (
+            lambda c: c["images"].append({**c["images"][0], "id": 50, "file_name": "b/0.png"}),
+            r"'0\.png' and 'b/0\.png' are both found as train/0\.png",
+        ),
+    ],
+)
+def test_bad_content_of_coco_exports(exported, tmp_path, change, words):
+    cfg = exported("roboflow_coco")
+    file = tmp_path / "data" / ROBOFLOW
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=words) as error:
+        check_run(cfg)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_root_category_named_as_a_class(exported, tmp_path, caplog):
+    """Numbers of categories that differ between the splits are matched by name."""
+    cfg = exported("roboflow_coco")
+    for split in ("train", "valid"):
+        file = tmp_path / "data" / split / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = "dark"
+        if split == "valid":
+            content["categories"][1]["id"] = 7
+            for a in content["annotations"]:
+                a["category_id"] = {1: 7}.get(a["category_id"], a["category_id"])
+        file.write_text(json.dumps(content))
+    check_run(cfg)
+    with caplog.at_level(logging.INFO):
+        log_folders(cfg)
+    assert "dropped: 'dark' (id 0); 2 classes are left: dark, light" in caplog.text
+    assert "annotation ids start at 0; they are read as 1 higher" in caplog.text
 
 
 def test_difficult_objects_become_crowds(exported, content, caplog):

@@ -49,7 +49,7 @@ def check_images(images: list[dict], folder: str) -> list[str]:
             len(oriented),
             oriented[0],
         )
-    where = f"put them under {folder} or drop them from the JSON"
+    where = f"put them under {folder} or drop them from the annotations"
     problems = describe("image file(s) missing", sorted(missing), where)
     for kind, names in faults.items():
         problems += describe(kind, names, _REMEDIES[kind])
@@ -81,9 +81,9 @@ def check_shapes(images: list[dict], resizings: Sequence[tuple[str, int, int]]) 
 
 
 _REMEDIES = {
-    "damaged image file(s)": "restore them or drop them from the JSON",
+    "damaged image file(s)": "restore them or drop them from the annotations",
     "image(s) of more pixels than Pillow opens": "make them smaller, with their boxes",
-    "image(s) of another size than the JSON says": "correct height and width",
+    "image(s) of another size than the annotations say": "correct height and width",
     "image(s) with an EXIF orientation and the size of the image before it is turned": (
         "detectron2 turns them upright: annotate the upright images, or save them without the "
         "orientation if the boxes are those of the image as stored: image = Image.open(FILE); "
@@ -111,7 +111,7 @@ def _judge(path: str, width: int, height: int) -> tuple[str, str, bool]:
     if upright == (width, height):
         return "", "", orientation not in (0, 1)
     kind = _EXIF if turned and found == (width, height) else _SIZE
-    return kind, f"{upright[1]}x{upright[0]}, JSON {height}x{width}", False
+    return kind, f"{upright[1]}x{upright[0]}, annotated {height}x{width}", False
 
 
 def _decodes(path: str) -> bool:

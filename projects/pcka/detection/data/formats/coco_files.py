@@ -75,9 +75,9 @@ def _place_images(
     taken: dict[str, str] = {}
     for image in images:
         written = image["file_name"]
-        found = relative(_find_image(written, candidates), folder)
-        image["file_name"] = found
-        if taken.setdefault(found, written) != written:
+        place = _find_image(written, candidates)
+        image["file_name"] = found = relative(place, folder)
+        if taken.setdefault(found, written) != written and place.is_file():
             export.problems.append(
                 f"{path}: the images {taken[found]!r} and {written!r} are both found as {found}: "
                 "put them into the folders that the file names"

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from pcka.errors import ConfigError
 
-from . import roboflow_coco, voc, yolo
+from . import cvat_coco, label_studio_coco, roboflow_coco, voc, yolo
 from .export import Export, subfolders
 
 # Name -> module with LOOKS_FOR, fits(folder) and read(folder).
@@ -14,6 +14,8 @@ FORMATS: Mapping[str, ModuleType] = {
     "roboflow_coco": roboflow_coco,
     "yolo": yolo,
     "voc": voc,
+    "cvat_coco": cvat_coco,
+    "label_studio_coco": label_studio_coco,
 }
 
 
