@@ -6,9 +6,13 @@ import re
 import shutil
 
 import exports
+import numpy as np
 import pytest
+import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, Instances
 
 from pcka.detection import ConfigError, add_pcka_config
 from pcka.detection.checks.preflight import check_run
@@ -125,6 +129,31 @@ def test_every_format_gives_the_same_data(exported, wanted, tmp_path, kind, opti
         assert plain(DatasetCatalog.get(name)) == expected
         assert MetadataCatalog.get(name).thing_classes == ["dark", "light"]
     assert tree(tmp_path / "data") == before
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "cvat_coco", "roboflow_coco"])
+def test_every_format_gives_the_same_ap(exported, wanted, tmp_path, kind):
+    """Boxes that are off by a few pixels, of random scores, in the evaluation of both."""
+
+    def ap(name):
+        evaluator = COCOEvaluator(name, ("bbox",), output_dir=str(tmp_path / "out"))
+        evaluator.reset()
+        g = np.random.default_rng(0)
+        for d in sorted(DatasetCatalog.get(name), key=lambda d: d["file_name"]):
+            boxes = np.array([a["bbox"] for a in d["annotations"]], np.float32)
+            boxes[:, 2:] += boxes[:, :2]
+            found = Instances((d["height"], d["width"]))
+            found.pred_boxes = Boxes(torch.from_numpy(boxes + g.integers(-3, 4, boxes.shape)))
+            found.scores = torch.from_numpy(g.random(len(boxes)))
+            found.pred_classes = torch.tensor([a["category_id"] for a in d["annotations"]])
+            evaluator.process([d], [{"instances": found}])
+        return evaluator.evaluate()["bbox"]
+
+    cfg = exported(kind)
+    check_run(cfg)
+    expected = ap(f"coco_{tmp_path.name}_valid")
+    assert 20 < expected["AP"] < 90
+    np.testing.assert_equal(ap(cfg.DATASETS.TEST[0]), expected)  # without large boxes APl is NaN
 
 
 @pytest.mark.parametrize(
