@@ -259,6 +259,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ("yolo", ("data.yaml", "nc: 2\n"), r"data\.yaml: names is missing"),
         ("yolo", ("data.yaml", "names: {1: a, 2: b}\n"), "number the classes 0, 1, 2"),
         ("yolo", ("data.yaml", "names: [a, a]\n"), r"the names \['a'\] are empty or stand twice"),
+        ("yolo", ("data.yaml", "names: [a, b, c]\nnc: 2\n"), "nc is 2 and names lists 3: correct"),
         ("yolo", ("data.yaml", "names: [a\n"), r"data\.yaml is not valid YAML"),
         ("yolo", ("data.yaml", "names: !!python/name:os.system\n"), "asks to run Python code"),
         ("voc", (XML, xml(thing(), size="")), r"Annotations/0\.xml: has no size: add <size>"),
@@ -276,6 +277,12 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ("voc", (XML, xml(thing("nan"))), r"0\.xml: object 1 \(dark\) has no box or a wrong one"),
         ("voc", (XML, xml(thing(2))), r"without area .*: Annotations/0\.xml object 1: boxes are"),
         ("voc", (XML, xml(thing(99))), r"outside their image .*: Annotations/0\.xml object 1: "),
+        (
+            "voc",
+            (XML, xml("").replace("0.png", "1.png")),
+            r"1\.xml and \S+0\.xml are both of the im",
+        ),
+        ("voc", ("ImageSets/Main/train.txt", b"\xff"), r"train\.txt cannot be read as text"),
         ("voc", (XML, None), r"Main/train\.txt:1: no file .*0\.xml: add it or drop the line"),
         ("voc", ("JPEGImages/0.png", None), r"1 image file\(s\) missing: JPEGImages/0\.png"),
         ("voc", ("JPEGImages/0.png", "PNG?"), r"1 damaged .*: JPEGImages/0\.png: restore"),
@@ -355,7 +362,7 @@ def test_a_root_category_named_as_a_class(exported, tmp_path, caplog):
     check_run(cfg)
     with caplog.at_level(logging.INFO):
         log_folders(cfg)
-    assert "dropped: 'dark' (id 0); 2 classes are left: dark, light" in caplog.text
+    assert "dropped: 'dark' (id 0)" in caplog.text
     assert "annotation ids start at 0; they are read as 1 higher" in caplog.text
 
 
@@ -373,17 +380,33 @@ def test_difficult_objects_become_crowds(exported, content, caplog):
     assert crowds == [0, 1] + [0] * 8
 
 
-def test_corners_that_count_from_0(exported, tmp_path, wanted):
+@pytest.mark.parametrize(
+    ("corner", "first"),
+    [("0", 0), ("0.5", 0), ("1", 1), ("1.5", 1)],
+)
+def test_where_pixels_count_from(exported, tmp_path, wanted, corner, first):
+    """From 1, unless a corner lies before it; a few fractions are in VOC's own files."""
     cfg = exported("voc")
     for path in (tmp_path / "data" / "Annotations").iterdir():
-        lower = re.sub(r"<(.min)>(\d+)<", lambda m: f"<{m[1]}>{int(m[2]) - 1}.0<", path.read_text())
-        path.write_text(lower)
-    (tmp_path / "data" / XML).write_text(
-        (tmp_path / "data" / XML).read_text().replace(".0<", ".25<")
-    )
+        text = path.read_text()
+        if first == 0:
+            text = re.sub(r"<(.min)>(\d+)<", lambda m: f"<{m[1]}>{int(m[2]) - 1}<", text)
+        path.write_text(text)
+    path = tmp_path / "data" / XML
+    path.write_text(re.sub(r"<xmin>\d+<", f"<xmin>{corner}<", path.read_text(), count=1))
     check_run(cfg)
     found = plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]))
+    assert found[0]["annotations"][0]["bbox"][0] == float(corner) - first
     assert found[1:] == without_polygons(wanted["train"])[1:]
+
+
+def test_fractions_count_from_0(exported, tmp_path):
+    cfg = exported("voc")
+    for path in (tmp_path / "data" / "Annotations").iterdir():
+        path.write_text(re.sub(r"<xmin>\d+<", "<xmin>2.25<", path.read_text()))
+    check_run(cfg)
+    found = plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]))
+    assert {a["bbox"][0] for d in found for a in d["annotations"]} == {2.25}
 
 
 def test_a_folder_of_no_known_format(tmp_path):
@@ -393,6 +416,51 @@ def test_a_folder_of_no_known_format(tmp_path):
     for name in WRITERS:
         assert f"{name}: " in str(error.value)
     assert "is in no known format. Looked for" in str(error.value)
+
+
+def test_many_problems_are_counted(exported, tmp_path):
+    cfg = exported("yolo")
+    (tmp_path / "data" / LABEL).write_text("9 .5 .5 .2 .2\n" * 30)
+    with pytest.raises(ConfigError, match="and 10 more problems of this folder") as error:
+        check_run(cfg)
+    assert len(str(error.value).splitlines()) == 23  # head, 20 problems, the rest, the demo
+
+
+def test_another_format_than_the_config_says(exported):
+    cfg = exported("yolo")
+    cfg.DATASETS.FOLDERS[0]["FORMAT"] = "voc"
+    with pytest.raises(ConfigError, match="is not of FORMAT 'voc': looked for Annotations"):
+        check_run(cfg)
+
+
+def test_what_tools_and_systems_add_is_no_label(exported, tmp_path):
+    """Names numbered by texts in a file of another name, hidden files, class names in labels."""
+    cfg = exported("yolo")
+    data = tmp_path / "data"
+    (data / "data.yaml").unlink()
+    (data / "cells.yaml").write_text("names: {'0': dark, '1': light}\n")
+    for path in (data / "train" / "labels" / "._0.txt", data / "train" / "images" / "._0.png"):
+        path.write_bytes(b"\x00\x05\x16\x07")
+    (data / "train" / "labels" / "classes.txt").write_text("dark\nlight\n")
+    check_run(cfg)
+
+
+def test_yolo_lists_of_images(exported, tmp_path, wanted):
+    cfg = exported("yolo", nested=False)
+    data = tmp_path / "data"
+    for split, file in (("train", "a.txt"), ("valid", "b.txt")):
+        names = [f"/content/data/images/{split}/{d['file_name']}" for d in wanted[split]]
+        (data / file).write_text("\n".join(names[:3]) + "\n")
+    (data / "data.yaml").write_text("names: [dark, light]\ntrain: [./a.txt]\nval: b.txt\n")
+    for split in ("train", "valid"):
+        for d in wanted[split][3:]:
+            (data / "labels" / split / d["file_name"].replace(".png", ".txt")).unlink()
+    check_run(cfg)
+    assert plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == wanted["train"][:3]
+    (data / "a.txt").write_text("images/train/0.png\n\nimages/train/away.png\n")
+    cfg = config(data, f"g{tmp_path.name}")
+    with pytest.raises(ConfigError, match=r"a\.txt:3: no image 'images/train/away\.png'"):
+        check_run(cfg)
 
 
 def test_a_folder_inside_that_fits_is_named(exported, tmp_path):

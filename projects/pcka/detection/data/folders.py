@@ -148,7 +148,13 @@ def _register(entry: dict, path: Path, where: str) -> Folder:
     if taken:
         raise ConfigError(f"{where}: the data set {taken[0]!r} exists: choose another NAME")
     counts = [f"{dataset} ({len(export.splits[names[dataset]]['images'])})" for dataset in names]
-    notes = [f"read as {name}, data sets and their images: {', '.join(counts)}", *export.notes]
+    classes = [c["name"] for part in export.splits.values() for c in part["categories"]]
+    classes = list(dict.fromkeys(classes))
+    notes = [
+        f"read as {name}, data sets and their images: {', '.join(counts)}; {len(classes)} classes: "
+        + ", ".join(classes[:_SHOWN] + ["..."] * (len(classes) > _SHOWN)),
+        *export.notes,
+    ]
     for dataset, split in names.items():
         register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
     return Folder(entry, list(names), [], notes)

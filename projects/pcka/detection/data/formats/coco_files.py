@@ -87,9 +87,9 @@ def _place_images(
 def _find_image(written: str, candidates: Sequence[Path]) -> Path:
     """Return where an image lies; tools write paths of their own machine, some with backslashes."""
     parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
-    inside = ".." not in parts and ":" not in parts[0] if parts else False
-    names = [Path(*parts)] if inside else []
-    names.append(Path(parts[-1] if parts and parts[-1] != ".." else "_"))
+    tails = [parts[n:] for n in range(len(parts))]
+    names = [Path(*tail) for tail in tails if ".." not in tail and ":" not in tail[0]]
+    names = names or [Path("_")]  # an image that is missing
     places = [root / name for name in names for root in candidates]
     return next((place for place in places if place.is_file()), candidates[0] / names[-1])
 
@@ -112,8 +112,7 @@ def _unify_categories(export: Export, files: dict[str, Path]) -> None:
     dropped = [f"{name!r} (id {identity})" for identity, name in listed.keys() - used]
     if dropped:
         export.notes.append(
-            "categories that no annotation uses are dropped: "
-            f"{', '.join(sorted(dropped))}; {len(number)} classes are left: {', '.join(number)}"
+            f"categories that no annotation uses are dropped: {', '.join(sorted(dropped))}"
         )
     for content in export.splits.values():
         names = dict(sorted((c["id"], c["name"]) for c in content["categories"]))

@@ -134,6 +134,24 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder with a suffix, without the hidden ones that macOS adds."""
+    found = folder.glob(f"*{suffix}") if folder.is_dir() else ()
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as text: {error}: export it again") from error
+
+
 def upright_size(path: Path) -> tuple[int, int] | None:
     """Return width and height of an image as detectron2 reads it, None if it is damaged."""
     try:

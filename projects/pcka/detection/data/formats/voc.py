@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcka.errors import ConfigError
+
 from .export import (
     IMAGE_SUFFIXES,
     SPLITS,
     Builder,
     Export,
     by_split,
+    files_in,
+    read_lines,
     relative,
     split_of,
     subfolders,
@@ -42,7 +46,10 @@ def fits(folder: Path) -> bool:
 def read(folder: Path) -> Export:
     """Read a folder of this format. Objects that are marked as difficult become crowds."""
     export = Export()
-    files = _by_lists(folder, export) if not _flat_folders(folder) else _beside(folder)
+    try:
+        files = _beside(folder) or _by_lists(folder, export)
+    except ConfigError as error:
+        return Export(problems=[str(error)])
     annotations: dict[str, list[tuple[_File, Annotation]]] = {}
     for split, entries in files.items():
         annotations[split] = []
@@ -56,10 +63,15 @@ def read(folder: Path) -> Export:
     first = _first_pixel(every, export)
     for split, read_files in annotations.items():
         builder = Builder(names)
+        xml_of: dict[str, Path] = {}
         for entry, annotation in read_files:
-            builder.add_image(
-                relative(_image_of(entry, annotation), folder), annotation.width, annotation.height
-            )
+            image = relative(_image_of(entry, annotation), folder)
+            if xml_of.setdefault(image, entry.path) != entry.path:
+                export.problems.append(
+                    f"{entry.path} and {xml_of[image]} are both of the image {image}: correct "
+                    "<filename>, or remove one of them"
+                )
+            builder.add_image(image, annotation.width, annotation.height)
             for number, thing in enumerate(annotation.objects, 1):
                 left, top, right, bottom = thing.corners
                 builder.add_object(
@@ -81,15 +93,17 @@ def read(folder: Path) -> Export:
 def _first_pixel(annotations: Iterable[Annotation], export: Export) -> int:
     """Return the number of an image's first pixel: 1 in VOC, 0 in the files of some tools."""
     corners = [o.corners for a in annotations for o in a.objects]
-    if all(math.floor(v) == v for c in corners for v in c) and all(min(c) >= 1 for c in corners):
-        export.notes.append("corners of boxes are whole numbers from 1 up: pixels count from 1")
-        return 1
-    export.notes.append("corners of boxes reach 0 or have fractions: pixels count from 0")
-    return 0
+    # VOC's own files have a few fractions.
+    fractional = sum(any(v != math.floor(v) for v in c) for c in corners)
+    if any(min(c) < 1 for c in corners) or 2 * fractional > len(corners):
+        export.notes.append("corners of boxes reach 0 or have fractions: pixels count from 0")
+        return 0
+    export.notes.append("corners of boxes are whole numbers from 1 up: pixels count from 1")
+    return 1
 
 
 def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.xml"))
+    return bool(files_in(folder, ".xml"))
 
 
 def _flat_folders(folder: Path) -> dict[str, Path]:
@@ -102,7 +116,7 @@ def _flat_folders(folder: Path) -> dict[str, Path]:
 
 def _beside(folder: Path) -> dict[str, list[_File]]:
     return {
-        split: [_File(path, (place,)) for path in sorted(place.glob("*.xml"))]
+        split: [_File(path, (place,)) for path in files_in(place, ".xml")]
         for split, place in _flat_folders(folder).items()
     }
 
@@ -112,12 +126,11 @@ def _by_lists(folder: Path, export: Export) -> dict[str, list[_File]]:
     place = next(folder / name for name in _ANNOTATIONS if _has_xml(folder / name))
     image_folders = tuple(folder / name for name in _IMAGES if (folder / name).is_dir())
     image_folders = (*image_folders, folder, place)
-    lists = by_split(p for p in (folder / _LISTS).glob("*.txt") if split_of(p.stem))
+    lists = by_split(files_in(folder / _LISTS, ".txt"))
     files: dict[str, list[_File]] = {}
     for split in (split for split in SPLITS if split in lists):
         files[split] = []
-        lines = lists[split].read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_lines(lists[split]), 1):
             words = line.split()
             path = place / f"{words[0] if words else ''}.xml"
             if words and path.is_file():
@@ -127,11 +140,13 @@ def _by_lists(folder: Path, export: Export) -> dict[str, list[_File]]:
                     f"{lists[split]}:{number}: no file {path}: add it or drop the line"
                 )
     if files:
-        unlisted = {*place.glob("*.xml")} - {f.path for entries in files.values() for f in entries}
+        unlisted = {*files_in(place, ".xml")} - {
+            f.path for entries in files.values() for f in entries
+        }
         if unlisted:
             export.notes.append(f"{len(unlisted)} XML files are in no list: they are left out")
         return files
-    return {"train": [_File(path, image_folders) for path in sorted(place.glob("*.xml"))]}
+    return {"train": [_File(path, image_folders) for path in files_in(place, ".xml")]}
 
 
 def _image_of(entry: _File, annotation: Annotation) -> Path:

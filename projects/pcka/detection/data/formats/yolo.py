@@ -1,33 +1,42 @@
 """YOLO folders: class names in ``data.yaml``, one text file of labels for each image."""
 
 from pathlib import Path
-from typing import Any
 
 from pcka.errors import ConfigError
-from pcka.yaml_files import read_mapping
 
-from .export import SPLITS, Builder, Export, by_split, images_in, split_of, subfolders
+from .export import (
+    SPLITS,
+    Builder,
+    Export,
+    by_split,
+    files_in,
+    images_in,
+    read_lines,
+    split_of,
+    subfolders,
+)
 from .yolo_labels import add_image, label_file
+from .yolo_names import NAMES_FILE, class_names, yaml_file
 
 LOOKS_FOR = (
-    "data.yaml (or classes.txt) with images/train and labels/train, train/images and train/labels, "
-    "or images and labels"
+    "data.yaml, another YAML file alone, or classes.txt, with images/train and labels/train, "
+    "train/images and train/labels, or images and labels"
 )
-_YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_NAMES_FILE = "classes.txt"
 
 
 def fits(folder: Path) -> bool:
     """Return whether a folder looks like this format."""
-    named = any((folder / name).is_file() for name in (*_YAML_FILES, _NAMES_FILE))
-    return named and any((place / "labels").is_dir() for place in (folder, *subfolders(folder)))
+    named = yaml_file(folder) or (folder / NAMES_FILE).is_file()
+    return bool(named) and any(
+        (place / "labels").is_dir() for place in (folder, *subfolders(folder))
+    )
 
 
 def read(folder: Path) -> Export:
     """Read a folder of this format; labels of images that have none are empty."""
     export = Export()
     try:
-        names, about = _class_names(folder)
+        names, about = class_names(folder)
         images = _image_lists(folder, about)
     except ConfigError as error:
         export.problems.append(str(error))
@@ -38,41 +47,11 @@ def read(folder: Path) -> Export:
             add_image(builder, path, folder, names, export.problems)
         export.splits[split] = builder.content
     labels = {label_file(path, folder) for files in images.values() for path in files}
-    places = {path.parent for path in labels}
-    for stray in sorted({path for place in places for path in place.glob("*.txt")} - labels):
-        if stray.name != _NAMES_FILE:
+    places = {path.parent for path in labels if "labels" in path.relative_to(folder).parts}
+    for stray in sorted({path for place in places for path in files_in(place, ".txt")} - labels):
+        if stray.name != NAMES_FILE:
             export.problems.append(f"{stray} has no image: add the image, or remove the labels")
     return export
-
-
-def _class_names(folder: Path) -> tuple[list[str], dict]:
-    """Return the names of the classes, and the mapping of data.yaml."""
-    path = next((folder / n for n in _YAML_FILES if (folder / n).is_file()), None)
-    if path is None:
-        lines = (folder / _NAMES_FILE).read_text(encoding="utf-8-sig").splitlines()
-        return _checked([line.strip() for line in lines if line.strip()], folder / _NAMES_FILE), {}
-    try:
-        about = read_mapping(path, what="")
-    except ConfigError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    names = about.get("names")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise ConfigError(
-                f"{path}: names has the keys {list(names)[:5]}: number the classes 0, 1, 2, ..."
-            )
-        names = [names[index] for index in range(len(names))]
-    return _checked(names, path), about
-
-
-def _checked(names: Any, path: Path) -> list[str]:
-    if not isinstance(names, list) or not names:
-        raise ConfigError(f"{path}: names is missing: list the names of the classes")
-    names = [str(name).strip() for name in names]  # YAML reads some names as numbers
-    twice = sorted({name for name in names if names.count(name) > 1 or not name})
-    if twice:
-        raise ConfigError(f"{path}: the names {twice} are empty or stand twice: correct them")
-    return names
 
 
 def _image_lists(folder: Path, about: dict) -> dict[str, list[Path]]:
@@ -126,7 +105,7 @@ def _listed(path: Path, folder: Path) -> list[Path]:
     if path.is_dir():
         return images_in(path)
     images = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         parts = [part for part in line.strip().replace("\\", "/").split("/")]
         parts = [part for part in parts if part not in ("", ".", "..")]
         tails = [folder.joinpath(*parts[n:]) for n in range(len(parts))]

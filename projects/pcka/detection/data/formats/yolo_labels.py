@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .export import Builder, relative, upright_size
+from pcka.errors import ConfigError
+
+from .export import Builder, read_lines, relative, upright_size
 
 _SLACK = 0.01  # by which a label may lie outside its image; boxes are checked in pixels later
 
@@ -32,9 +34,9 @@ def add_image(
     if not labels.is_file():
         return
     try:
-        lines = labels.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        problems.append(f"{labels} cannot be read as text: {error}: export it again")
+        lines = read_lines(labels)
+    except ConfigError as error:
+        problems.append(str(error))
         return
     for number, line in enumerate(lines, 1):
         where = f"{relative(labels, folder)}:{number}"
