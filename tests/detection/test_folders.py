@@ -289,6 +289,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ("roboflow_coco", (ROBOFLOW, "{"), r"coco\.json: is not JSON: "),
         ("roboflow_coco", (ROBOFLOW, "[]"), r"coco\.json: is not COCO: it needs the lists"),
         ("roboflow_coco", ("train/0.png", None), r"1 image file\(s\) missing: train/0\.png"),
+        ("roboflow_coco", (ROBOFLOW, "[" * 100000), r"coco\.json: is not JSON: "),
         ("cvat_coco", ("annotations/instances_new.json", "{}"), "subset 'new' is none of train"),
         ("cvat_coco", ("annotations/instances_valid.json", "{}"), "both stand for the split"),
         ("label_studio_coco", ("images/0.png", None), r"1 image file.* missing: images/0\.png"),
@@ -347,6 +348,31 @@ def test_bad_content_of_coco_exports(exported, tmp_path, change, words):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_sizes_that_are_null(exported, tmp_path, wanted):
+    cfg = exported("label_studio_coco")
+    file = tmp_path / "data" / "result.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["width"] = image["height"] = None
+    file.write_text(json.dumps(content))
+    cfg.DATASETS.FOLDERS[0]["VALID_FRACTION"] = 0
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
+    check_run(cfg)
+    every = wanted["train"] + wanted["valid"]
+    assert plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == every
+
+
+@pytest.mark.parametrize("name", ["..", "/", "../../0.jpg", "a" * 5000, "C:"])
+def test_names_of_images_stay_in_the_folder(exported, tmp_path, name):
+    cfg = exported("roboflow_coco")
+    file = tmp_path / "data" / ROBOFLOW
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"1 image file\(s\) missing: train/"):
+        check_run(cfg)
+
+
 def test_a_root_category_named_as_a_class(exported, tmp_path, caplog):
     """Numbers of categories that differ between the splits are matched by name."""
     cfg = exported("roboflow_coco")
@@ -363,7 +389,7 @@ def test_a_root_category_named_as_a_class(exported, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         log_folders(cfg)
     assert "dropped: 'dark' (id 0)" in caplog.text
-    assert "annotation ids start at 0; they are read as 1 higher" in caplog.text
+    assert "annotation ids start at 0; they are renumbered from 1" in caplog.text
 
 
 def test_difficult_objects_become_crowds(exported, content, caplog):

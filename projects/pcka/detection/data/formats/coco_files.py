@@ -1,13 +1,14 @@
 """What the COCO exports of all tools have in common: ids, categories and names of images."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pcka.detection.data.coco_values import READ_FROM, check_types, describe, is_whole
 
-from .export import Export, relative
+from .export import Export, relative, upright_size
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -17,8 +18,8 @@ def read_coco_files(
 ) -> Export:
     """Read one COCO file a split.
 
-    Annotation ids below 1 are moved up, categories that no split uses are dropped, and all splits
-    get one list of categories, which are matched by name.
+    Annotation ids from 0 are renumbered, sizes that are null are read from the images, categories
+    that no split uses are dropped, and all splits get one list of categories, matched by name.
 
     Args:
         folder: that the names of images in the result start from.
@@ -31,6 +32,7 @@ def read_coco_files(
         name = relative(path, folder)
         if content is not None:
             _renumber(content, name, export)
+            _add_sizes(content["images"], image_folders[split], name, export)
             problems = check_types(content, evaluated=False)
         export.problems += [f"{path}: {problem}" for problem in problems]
         if content is not None and not problems:
@@ -52,20 +54,35 @@ def _read(path: Path) -> tuple[dict | None, list[str]]:
 
 
 def _renumber(content: dict, name: str, export: Export) -> None:
-    """Move annotation ids up to start at 1: pycocotools reads the id 0 as "no match"."""
+    """Let annotation ids start at 1: pycocotools reads the id 0 as "no match"."""
     annotations = [a for a in content["annotations"] if isinstance(a, dict)]
     ids: list[Any] = [a.get("id") for a in annotations]
     for annotation, identity in zip(annotations, ids, strict=True):
         annotation[READ_FROM] = f"{name}: annotation id {identity!r:.20}"
     if not ids or not all(map(is_whole, ids)) or min(ids) > 0:
         return
-    step = 1 - min(ids)
+    number = {identity: n for n, identity in enumerate(sorted(set(ids)), 1)}
     for annotation in annotations:
-        annotation["id"] += step
+        annotation["id"] = number[annotation["id"]]
     export.notes.append(
-        f"{name}: annotation ids start at {1 - step}; they are read as {step} higher, as "
-        "pycocotools takes the id 0 for no match"
+        f"{name}: annotation ids start at {min(ids)}; they are renumbered from 1, as pycocotools "
+        "takes the id 0 for no match"
     )
+
+
+def _add_sizes(images: list, candidates: Sequence[Path], name: str, export: Export) -> None:
+    """Read the sizes of images that are null, as Label Studio writes where it knows none."""
+    added = 0
+    for image in images:
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            continue
+        if image.get("width") is None or image.get("height") is None:
+            size = upright_size(_find_image(image["file_name"], candidates))
+            if size:
+                image["width"], image["height"] = size
+                added += 1
+    if added:
+        export.notes.append(f"{name}: {added} images without a size: it is read from the files")
 
 
 def _place_images(
@@ -77,7 +94,7 @@ def _place_images(
         written = image["file_name"]
         place = _find_image(written, candidates)
         image["file_name"] = found = relative(place, folder)
-        if taken.setdefault(found, written) != written and place.is_file():
+        if taken.setdefault(found, written) != written and os.path.isfile(place):
             export.problems.append(
                 f"{path}: the images {taken[found]!r} and {written!r} are both found as {found}: "
                 "put them into the folders that the file names"
@@ -91,7 +108,7 @@ def _find_image(written: str, candidates: Sequence[Path]) -> Path:
     names = [Path(*tail) for tail in tails if ".." not in tail and ":" not in tail[0]]
     names = names or [Path("_")]  # an image that is missing
     places = [root / name for name in names for root in candidates]
-    return next((place for place in places if place.is_file()), candidates[0] / names[-1])
+    return next((place for place in places if os.path.isfile(place)), candidates[0] / names[-1])
 
 
 def _unify_categories(export: Export, files: dict[str, Path]) -> None:

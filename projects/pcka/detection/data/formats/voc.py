@@ -1,6 +1,7 @@
 """Pascal VOC: an XML file of boxes for each image, in VOC's folders or beside the images."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def _by_lists(folder: Path, export: Export) -> dict[str, list[_File]]:
         for number, line in enumerate(read_lines(lists[split]), 1):
             words = line.split()
             path = place / f"{words[0] if words else ''}.xml"
-            if words and path.is_file():
+            if words and os.path.isfile(path):
                 files[split].append(_File(path, image_folders))
             elif words:
                 export.problems.append(
@@ -155,4 +156,4 @@ def _image_of(entry: _File, annotation: Annotation) -> Path:
     names = [named] if named else []
     names += [entry.path.stem + suffix for s in IMAGE_SUFFIXES for suffix in (s, s.upper())]
     places = [folder / name for name in names for folder in entry.image_folders]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if os.path.isfile(place)), places[0])

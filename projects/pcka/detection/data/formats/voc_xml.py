@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from pcka.errors import ConfigError
 
+_LONGEST = 1e6  # pixels; Pillow opens less
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -46,7 +47,7 @@ def read_annotation(path: Path) -> tuple[Annotation | None, list[str]]:
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         return None, [f"is not XML: {error}: export it again"]
     width, height = (_number(root.find(f"size/{key}")) for key in ("width", "height"))
-    if not (width and height and width > 0 and height > 0):
+    if not (width and height and 1 <= width < _LONGEST and 1 <= height < _LONGEST):
         return None, ["has no size: add <size> with the width and the height of the image"]
     objects, problems = [], []
     for number, element in enumerate(root.iter("object"), 1):

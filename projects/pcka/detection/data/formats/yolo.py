@@ -1,5 +1,6 @@
 """YOLO folders: class names in ``data.yaml``, one text file of labels for each image."""
 
+import os
 from pathlib import Path
 
 from pcka.errors import ConfigError
@@ -97,7 +98,7 @@ def _inside(folder: Path, written: str) -> Path | None:
     tails = [parts[n:] for n in range(len(parts))]
     # An end that names no split, such as images, would stand for the images of all of them.
     tails = tails[:1] + [tail for tail in tails[1:] if any(split_of(part) for part in tail)]
-    return next((path for tail in tails if (path := folder.joinpath(*tail)).exists()), None)
+    return next((path for tail in tails if os.path.exists(path := folder.joinpath(*tail))), None)
 
 
 def _listed(path: Path, folder: Path) -> list[Path]:
@@ -109,7 +110,7 @@ def _listed(path: Path, folder: Path) -> list[Path]:
         parts = [part for part in line.strip().replace("\\", "/").split("/")]
         parts = [part for part in parts if part not in ("", ".", "..")]
         tails = [folder.joinpath(*parts[n:]) for n in range(len(parts))]
-        image = next((tail for tail in tails if tail.is_file()), None)
+        image = next((tail for tail in tails if os.path.isfile(tail)), None)
         if parts and image is None:
             raise ConfigError(
                 f"{path}:{number}: no image {line.strip()!r}: add it or drop the line"

@@ -31,7 +31,7 @@ def add_image(
         return
     builder.add_image(relative(path, folder), *size)
     labels = label_file(path, folder)
-    if not labels.is_file():
+    if not labels.exists():
         return
     try:
         lines = read_lines(labels)
