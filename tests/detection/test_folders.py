@@ -17,8 +17,9 @@ from detectron2.structures import Boxes, Instances
 from pcka.detection import ConfigError, add_pcka_config
 from pcka.detection.checks.preflight import check_run
 from pcka.detection.data.coco_json import register_coco_json
-from pcka.detection.data.folders import log_folders, split_training
+from pcka.detection.data.folders import log_folders
 from pcka.detection.data.formats.export import Export
+from pcka.detection.data.splitting import split_training
 
 WRITERS = {
     "roboflow_coco": exports.write_roboflow_coco,

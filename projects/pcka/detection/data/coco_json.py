@@ -60,7 +60,7 @@ def check_datasets(cfg: CfgNode, names: list[str]) -> list[str]:
     categories_of: dict[str, dict] = {}
     for name in names:
         from_folder = folder_problems(cfg, name)
-        if from_folder:  # a folder speaks once, whichever of its splits are used
+        if from_folder:  # the same for all splits of the folder, and listed once
             problems += [problem for problem in from_folder if problem not in problems]
             continue
         if name not in DatasetCatalog:
@@ -126,14 +126,14 @@ def _check_task(cfg: CfgNode) -> list[str]:
     name = student_architecture(cfg)
     if name in ("PanopticFPN", "SemanticSegmentor"):
         problems.append(
-            f"{name} learns semantic segmentation, which the own data of DATASETS do not "
+            f"{name} learns semantic segmentation, which COCO_JSON and FOLDERS do not "
             "hold: use a data set of detectron2's with sem_seg, such as "
             "coco_2017_train_panoptic_separated"
         )
     if cfg.MODEL.KEYPOINT_ON:
         problems.append(
             "MODEL.KEYPOINT_ON takes the names of the keypoints and their mirror images, which "
-            "the own data of DATASETS do not hold: use a data set of detectron2's, such as "
+            "COCO_JSON and FOLDERS do not hold: use a data set of detectron2's, such as "
             "keypoints_coco_2017_train, or set it False"
         )
     return problems

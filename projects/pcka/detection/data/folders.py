@@ -4,10 +4,8 @@ A folder is read once a process. What was read is written as COCO files into a t
 as pycocotools and detectron2 read files; the user's folder is never written to.
 """
 
-import hashlib
 import json
 import logging
-import math
 import os
 import re
 import tempfile
@@ -23,10 +21,10 @@ from pcka.errors import ConfigError, check_keys
 from .coco_values import is_number, is_whole
 from .formats.export import SPLITS, Export
 from .formats.known import FORMATS, read_folder, recognise
+from .splitting import split_training
 
 _KEYS = ("NAME", "PATH", "FORMAT", "VALID_FRACTION", "SEED")
-_SHOWN = 20  # problems of a folder that a message lists
-_VALID_FRACTION = 0.2
+_SHOWN = 20  # problems of a folder, or classes, that a message lists
 
 logger = logging.getLogger(__name__)
 
@@ -141,23 +139,27 @@ def _register(entry: dict, path: Path, where: str) -> Folder:
     export = read_folder(path, name)
     if not export.problems:
         split_training(export, entry["VALID_FRACTION"], entry["SEED"])
-    if export.problems:  # nothing is registered, and nothing is asked of the rest
+    if export.problems:  # nothing is registered; `check_datasets` reports them
         return Folder(entry, [f"{entry['NAME']}_{split}" for split in SPLITS], export.problems, [])
     names = {f"{entry['NAME']}_{split}": split for split in SPLITS if split in export.splits}
     taken = [dataset for dataset in names if dataset in DatasetCatalog]
     if taken:
         raise ConfigError(f"{where}: the data set {taken[0]!r} exists: choose another NAME")
+    for dataset, split in names.items():
+        register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
+    return Folder(entry, list(names), [], [_summary(name, names, export), *export.notes])
+
+
+def _summary(name: str, names: dict[str, str], export: Export) -> str:
+    """Return the data sets, the numbers of their images, and the classes."""
     counts = [f"{dataset} ({len(export.splits[names[dataset]]['images'])})" for dataset in names]
     classes = [c["name"] for part in export.splits.values() for c in part["categories"]]
     classes = list(dict.fromkeys(classes))
-    notes = [
+    shown = classes[:_SHOWN] + ["..."] * (len(classes) > _SHOWN)
+    return (
         f"read as {name}, data sets and their images: {', '.join(counts)}; {len(classes)} classes: "
-        + ", ".join(classes[:_SHOWN] + ["..."] * (len(classes) > _SHOWN)),
-        *export.notes,
-    ]
-    for dataset, split in names.items():
-        register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
-    return Folder(entry, list(names), [], notes)
+        f"{', '.join(shown)}"
+    )
 
 
 def _write(name: str, content: dict) -> str:
@@ -167,61 +169,3 @@ def _write(name: str, content: dict) -> str:
     file = Path(_written[0].name, f"{name}.json")
     file.write_text(json.dumps(content), encoding="utf-8")
     return str(file)
-
-
-def split_training(export: Export, fraction: float | None, seed: int) -> None:
-    """Make a validation set of a part of the training images, where there is none.
-
-    The file names and the seed alone decide which. Versions of one image that Roboflow augments
-    (``NAME.rf.HASH.jpg``) stay on one side.
-
-    Args:
-        export: changed in place.
-        fraction: of the images, 0 for no validation set; None takes a fifth where there is none.
-        seed: another one gives another selection.
-    """
-    content = export.splits.get("train")
-    if "valid" in export.splits or content is None:
-        if fraction:
-            export.problems.append(
-                "VALID_FRACTION is set, but the folder has a validation set or no training set: "
-                "drop VALID_FRACTION"
-            )
-        return
-    fraction = _VALID_FRACTION if fraction is None else fraction
-    if not fraction:
-        return
-    groups: dict[str, list[dict]] = {}
-    for image in content["images"]:
-        groups.setdefault(image["file_name"].split(".rf.")[0], []).append(image)
-    if len(groups) < 2:
-        export.problems.append(
-            f"{len(groups)} image(s) cannot be split into training and validation: add images, or "
-            "set VALID_FRACTION: 0"
-        )
-        return
-    drawn = sorted(groups, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
-    wanted = max(1, math.floor(fraction * len(content["images"]) + 0.5))
-    chosen: set = set()
-    for group in drawn[:-1]:
-        if len(chosen) >= wanted:
-            break
-        chosen.update(image["id"] for image in groups[group])
-    export.splits = {
-        "train": _part(content, lambda identity: identity not in chosen),
-        "valid": _part(content, lambda identity: identity in chosen),
-        **{split: part for split, part in export.splits.items() if split != "train"},
-    }
-    export.notes.append(
-        f"no validation set: {len(chosen)} of {len(content['images'])} images are taken from "
-        f"training (VALID_FRACTION {fraction}, SEED {seed})"
-    )
-
-
-def _part(content: dict, keeps) -> dict:
-    """Return the images that a test of ids keeps, with their annotations."""
-    return {
-        "images": [image for image in content["images"] if keeps(image["id"])],
-        "annotations": [a for a in content["annotations"] if keeps(a["image_id"])],
-        "categories": content["categories"],
-    }
