@@ -85,10 +85,10 @@ class DataConfig:
         check(size is None or size >= 1, "data.image_size", "at least 1", size)
         _check_statistics("data", self.mean, self.std)
         padding = self.crop_padding
-        check(padding >= 0, "data.crop_padding", "not negative", padding)
+        check(0 <= padding <= 4096, "data.crop_padding", "from 0 to 4096", padding)
         check(0 <= self.holdout < 1, "data.holdout", "in [0, 1)", self.holdout)
         check(self.memory_mb >= 0, "data.memory_mb", "not negative", self.memory_mb)
-        check(self.workers >= 0, "data.workers", "not negative", self.workers)
+        check(0 <= self.workers <= 4096, "data.workers", "from 0 to 4096", self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

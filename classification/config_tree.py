@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
 
 from pcka.errors import ConfigError, nearest
 from pcka.keys import set_key
 from pcka.yaml_files import parse_yaml
 
+# What a tensor of float32 can be multiplied by.
+_LARGEST = torch.finfo(torch.float32).max
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
 
@@ -31,9 +34,10 @@ def merge_pairs(tree: dict, opts: Sequence[str]) -> None:
         if value is None:
             raise ConfigError(f"{key} comes without a value: give KEY VALUE pairs, or KEY=VALUE")
         try:
-            set_key(tree, key, parse_yaml(value), name="name")
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{key}: {value!r} is not valid YAML: quote it") from error
+            content = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{key}: {value[:80]!r} is not valid YAML: quote it") from error
+        set_key(tree, key, content, name="name")
 
 
 def build(cls: type, tree: Any, where: str = "", root: type | None = None) -> Any:
@@ -92,7 +96,9 @@ def _convert(value: Any, kind: Any, where: str, root: type) -> Any:
         return dict(value)
     if origin is Literal and any(value is v or (value == v and type(v) is str) for v in arguments):
         return value
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) < math.inf:
+        if abs(value) > _LARGEST:
+            raise ConfigError(f"{where} is beyond the range of float32, got {value!r:.40}")
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value

@@ -13,6 +13,7 @@ import yaml
 from pcka.errors import ConfigError
 
 BASE_KEY = "_BASE_"
+_MOST_VALUES = 10**6
 
 
 class Loader(yaml.SafeLoader):
@@ -44,7 +45,7 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: text that is not YAML, a repeated key or a tag.
     """
     content = yaml.load(text, Loader=Loader)  # Loader is a SafeLoader
-    _refuse_cycles(content, ())
+    _count(content, {})
     return content
 
 
@@ -61,9 +62,7 @@ def read_yaml(path: str | Path, *, what: str = "config file", trusted: bool = Fa
             names the file and, if there is one, the line.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist or is no regular file"
-        raise ConfigError(f"{what} {str(path)!r} {found}: give the path of a YAML file")
+    check_is_file(path, what=what)
     try:
         text = path.read_text(encoding="utf-8-sig")
         return yaml.unsafe_load(text) if trusted else parse_yaml(text)
@@ -73,11 +72,15 @@ def read_yaml(path: str | Path, *, what: str = "config file", trusted: bool = Fa
         raise ConfigError(f"{what} {path} cannot be read: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{what} {path} is nested too deeply to be read") from error
-    except yaml.constructor.ConstructorError as error:
-        where = error.problem_mark or ""
-        raise ConfigError(f"{what} {path}: {_reason(error)} {where}".rstrip()) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{what} {path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{what} {path}{describe(error)}") from error
+
+
+def check_is_file(path: Path, *, what: str = "config file") -> None:
+    """Raise ConfigError unless ``path`` is a file."""
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist or is no regular file"
+        raise ConfigError(f"{what} {str(path)!r} {found}: give the path of a YAML file")
 
 
 def read_mapping(path: str | Path, *, what: str = "config file", trusted: bool = False) -> dict:
@@ -158,22 +161,42 @@ def merge_into(tree: dict, other: Mapping) -> None:
             tree[key] = value
 
 
-def _reason(error: yaml.constructor.ConstructorError) -> str:
-    problem = str(error.problem)
+def describe(error: Exception) -> str:
+    """Return why text is no YAML, in one line that goes on after the name of what was read."""
+    if not isinstance(error, yaml.error.MarkedYAMLError):
+        words = " ".join(str(error).split())
+        if isinstance(error, LookupError | TypeError):  # of a tag such as !!bool
+            words = f"a tag (!!type) does not fit its value: {words}"
+        return f" is not valid YAML: {words}"
+    mark = error.problem_mark or error.context_mark
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = ", ".join(" ".join(part.split()) for part in (error.context, error.problem) if part)
     if "tag:yaml.org,2002:python/" in problem:
-        return f"asks to run Python code while it is read, which is refused: {problem}"
+        return f"{where}: asks to run Python code while it is read, which is refused: {problem}"
     if "could not determine a constructor for the tag" in problem:
-        return f"uses a tag that plain YAML does not have: {problem}: remove the tag"
-    return problem
+        return f"{where}: uses a tag that plain YAML does not have: {problem}: remove the tag"
+    return f"{where} is not valid YAML: {problem}"
 
 
-def _refuse_cycles(value: Any, parents: tuple[int, ...]) -> None:
-    """Raise YAMLError for an alias to a mapping or list that contains it."""
+def _count(value: Any, counts: dict[int, int]) -> int:
+    """Return how many values there are within one, those of an alias as often as it stands.
+
+    Args:
+        value: what was read.
+        counts: of the mappings and lists met so far, by id; 0 marks those that are not done.
+
+    Raises:
+        YAMLError: an alias to a mapping or list that contains it, or aliases of aliases that stand
+            for more values than a config can have.
+    """
     if not isinstance(value, dict | list):
-        return
-    if id(value) in parents:
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = 0
+        children = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count(child, counts) for child in children)
+    elif not counts[id(value)]:
         raise yaml.YAMLError("an alias (*name) stands inside the very value that it repeats")
-    children = value.values() if isinstance(value, dict) else value
-    for child in children:
-        if isinstance(child, dict | list):
-            _refuse_cycles(child, (*parents, id(value)))
+    if counts[id(value)] > _MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases (*name) stand for more than {_MOST_VALUES} values")
+    return counts[id(value)]

@@ -174,6 +174,9 @@ def test_differences(distilled):
         (["ce_weight", "0"], "nothing to train with"),
         (["train.lr"], "train.lr comes without a value"),
         (["train.lr", "[1"], "not valid YAML"),
+        (["train.lr", "!!bool x"], "train.lr: '!!bool x' is not valid YAML"),
+        (["train.lr", "1e308"], "train.lr is beyond the range of float32, got 1e"),
+        (["train.weight_decay", "9" * 400], "train.weight_decay is beyond the range of float32"),
         (["terms", "[{name: a, features: [x], los: b}]"], r"terms\[0\].los: .* terms\[0\].loss\?"),
         (["terms", "[{name: a, features: [x], loss: B}]"], r"terms\[0\]: .* unknown loss 'B'"),
         (["terms", "[{name: a, features: [x], weight: -1}]"], r"terms\[0\]: .*not negative"),
@@ -199,7 +202,8 @@ def test_two_terms_of_one_name(distilled):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("train: [", "top.yaml is not valid YAML"),
+        ("train: [", "top.yaml, line 1, column 9 is not valid YAML"),
+        ("data:", "data is a mapping with name.*, got None"),
         ("- 1", "holds a list, but a mapping of keys is expected"),
         ("_BASE_: nowhere.yaml", "the _BASE_ of .*top.yaml, .*nowhere.yaml.* does not exist"),
         ("_BASE_: {a: 1}", "_BASE_ is a path or a list of paths"),

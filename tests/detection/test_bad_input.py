@@ -29,6 +29,10 @@ def term(**changes):
         (["MODEL.PKCA.TERMS", []], "unknown key 'PKCA', did you mean 'PCKA'"),
         (["MODEL.PCKA.LOSS_WEIGHT", "much"], "LOSS_WEIGHT"),
         (["SEED"], "odd length"),
+        (["SEED", "x"], "SEED is a whole number, got 'x'"),
+        (["MODEL", "1"], "MODEL is a mapping of keys, got '1'"),
+        (["MODEL.DEVICE.x", "1"], "MODEL.DEVICE.x: 'cpu' holds no keys"),
+        (["OUTPUT_DIR", "None"], "OUTPUT_DIR is text, got 'None'"),
         (["MODEL.PCKA.TERMS.pkca.WEIGHT", "2"], "no entry 'pkca', did you mean 'pcka'"),
         (["MODEL.PCKA.TERMS.1.WEIGHT", "2"], "no entry '1'. Known: pcka"),
         (["MODEL.PCKA.TERMS.pcka.NAME.x", "2"], "TERMS.pcka.NAME is 'pcka' and holds no keys"),
@@ -71,7 +75,7 @@ def test_keys_of_a_term_by_its_name_or_number(tiny_yaml):
         (term(WEIGHT="heavy"), "WEIGHT"),
         (term(WEIGHT=-1), "not negative"),
         (["MODEL.PCKA.TERMS", ["pcka"]], "is a mapping"),
-        (["MODEL.PCKA.LOSS_WEIGHT", -2.0], "LOSS_WEIGHT is a number >= 0"),
+        (["MODEL.PCKA.LOSS_WEIGHT", -2.0], "LOSS_WEIGHT is 0 or more"),
     ],
 )
 def test_terms(tiny, opts, words):
@@ -105,12 +109,31 @@ def test_detectron2s_own_tags_are_still_read():
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("MODEL: [", "not valid YAML"), ("MODEL:\n  BACKBON: {}\n", "did you mean 'BACKBONE'")],
+    [
+        ("MODEL: [", "not valid YAML"),
+        ("MODEL:\n  BACKBON: {}\n", "did you mean 'BACKBONE'"),
+        ("MODEL:\n", "MODEL is a mapping of keys, got None"),
+        ("SOLVER: [1]\n", r"SOLVER is a mapping of keys, got \[1\]"),
+        ("OUTPUT_DIR:\n", "OUTPUT_DIR is text, got None"),
+        ("MODEL: {WEIGHTS: null}\n", "MODEL.WEIGHTS is text, got None"),
+        ("MODEL: {PCKA: {TERMS: null}}\n", "MODEL.PCKA.TERMS is a list, got None"),
+        ("DATASETS: {TRAIN: cells}\n", "DATASETS.TRAIN is a list, got 'cells'"),
+        ("SOLVER: {MAX_ITER: 1e3}\n", "SOLVER.MAX_ITER is a whole number, got 1000.0"),
+        ("SEED: true\n", "SEED is a whole number, got True"),
+        ("OUTPUT_DIR: 2024-01-01\n", "OUTPUT_DIR is text, got .*: quote it"),
+    ],
 )
 def test_broken_config_file(tmp_path, text, words):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_config(str(tmp_path / "c.yaml"))
+
+
+def test_keys_without_a_value_stay_as_they_are(tmp_path):
+    (tmp_path / "c.yaml").write_text("SOLVER: {WEIGHT_DECAY_BIAS: null, BASE_LR: 1}\n")
+    cfg = load_config(str(tmp_path / "c.yaml"), ["SOLVER.GAMMA", "2", "SOLVER.STEPS", "[1, 2]"])
+    assert cfg.SOLVER.WEIGHT_DECAY_BIAS is None
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA, cfg.SOLVER.STEPS) == (1.0, 2.0, (1, 2))
 
 
 def test_missing_config_file():
@@ -167,15 +190,30 @@ def test_map_smaller_than_its_patches(tiny):
     [
         ("SOLVER.MAX_ITER", 0, "MAX_ITER is 1 or more, got 0"),
         ("SOLVER.CHECKPOINT_PERIOD", 0, "CHECKPOINT_PERIOD is 1 or more"),
-        ("SOLVER.BASE_LR", float("nan"), "BASE_LR is a finite number from 0 up, got nan"),
-        ("SOLVER.BASE_LR", -1.0, "BASE_LR is a finite number"),
+        ("SOLVER.BASE_LR", float("nan"), "BASE_LR is finite and in the range .*, got nan"),
+        ("SOLVER.BASE_LR", -1.0, "BASE_LR is 0 or more"),
         ("SOLVER.STEPS", (9, 1), r"STEPS is iterations in ascending order, got \(9, 1\)"),
         ("SOLVER.LR_SCHEDULER_NAME", "Nope", "LR_SCHEDULER_NAME is one of 'WarmupMultiStepLR'"),
         ("SOLVER.MOMENTUM", 5.0, "MOMENTUM is from 0 up and below 1"),
         ("INPUT.MIN_SIZE_TRAIN", (), "MIN_SIZE_TRAIN is one size in pixels or more"),
         ("INPUT.MIN_SIZE_TRAIN", (-5,), "MIN_SIZE_TRAIN is one size in pixels or more"),
         ("INPUT.FORMAT", "XYZ", "INPUT.FORMAT is one of 'BGR'"),
-        ("DATALOADER.NUM_WORKERS", -1, "NUM_WORKERS is 0 or more"),
+        ("DATALOADER.NUM_WORKERS", -1, "NUM_WORKERS is from 0 to 4096"),
+        ("DATALOADER.NUM_WORKERS", 10**12, "NUM_WORKERS is from 0 to 4096"),
+        ("SOLVER.WEIGHT_DECAY", 1e300, "WEIGHT_DECAY is finite and in the range of float32"),
+        ("MODEL.RPN.LOSS_WEIGHT", float("inf"), "RPN.LOSS_WEIGHT is finite"),
+        ("MODEL.RPN.NMS_THRESH", 1.5, "RPN.NMS_THRESH is from 0 to 1"),
+        ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", -1, "RPN.BATCH_SIZE_PER_IMAGE is 1 or more"),
+        ("MODEL.RPN.POST_NMS_TOPK_TEST", 0, "RPN.POST_NMS_TOPK_TEST is 1 or more"),
+        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "l1", "BBOX_REG_LOSS_TYPE is one of 'smooth_l1'"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", ("x",), "BBOX_REG_WEIGHTS is numbers above 0"),
+        ("MODEL.ROI_HEADS.POSITIVE_FRACTION", float("nan"), "POSITIVE_FRACTION is finite"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.5, "SCORE_THRESH_TEST is below 1"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[-1]], "SIZES is lists of numbers above 0"),
+        ("MODEL.FCOS.PRIOR_PROB", 0.0, "FCOS.PRIOR_PROB is between 0 and 1"),
+        ("TEST.DETECTIONS_PER_IMAGE", 0, "DETECTIONS_PER_IMAGE is 1 or more"),
+        ("TEST.EXPECTED_RESULTS", ["x"], "EXPECTED_RESULTS is a list of"),
+        ("MODEL.FPN.IN_FEATURES", [], "IN_FEATURES is empty"),
         ("SEED", 2**32, r"SEED is below 2\*\*32"),
         ("OUTPUT_DIR", "", "OUTPUT_DIR is a folder"),
         ("MODEL.DEVICE", "gpu", "DEVICE is cpu, cuda, .*, got 'gpu'"),

@@ -109,6 +109,8 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
         raise ConfigError(f"{config_file}: {explain(error, cfg)}") from error
     try:
         cfg.merge_from_list(copy.deepcopy(list(opts or [])))  # keys may lead into its lists
+    except ConfigError:
+        raise
     except (KeyError, ValueError, AssertionError) as error:
         raise ConfigError(f"KEY VALUE pairs: {explain(error, cfg)}") from error
     teacher = cfg.MODEL.PCKA.TEACHER

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from pcka.errors import unknown_key
+from pcka.errors import ConfigError, unknown_key
 from pcka.keys import set_key
-from pcka.yaml_files import read_with_bases
+from pcka.yaml_files import check_is_file, read_with_bases
 
 
 class SafeCfgNode(CfgNode):
@@ -20,8 +20,14 @@ class SafeCfgNode(CfgNode):
     def load_yaml_with_base(cls, filename, allow_unsafe=False):
         return read_with_bases([filename], is_trusted=_ships_with_detectron2)
 
+    def merge_from_file(self, cfg_filename, allow_unsafe=False):
+        path = Path(cfg_filename).expanduser()
+        check_is_file(path)
+        fit_types(self, self.load_yaml_with_base(path))  # first: yacs' own words name no key
+        super().merge_from_file(str(path), allow_unsafe)
+
     def merge_from_other_cfg(self, cfg_other):
-        widen(self, cfg_other)
+        fit_types(self, cfg_other)
         return super().merge_from_other_cfg(cfg_other)
 
     def merge_from_list(self, cfg_list):
@@ -30,10 +36,12 @@ class SafeCfgNode(CfgNode):
                 plain = value if isinstance(value, dict) else self._decode_cfg_value(value)
                 set_key(self, key, plain, name="NAME")
                 continue
-            value = self._decode_cfg_value(value)
-            if type(value) is int and type(lookup(self, key)) is float:
-                value = float(value)
-            super().merge_from_list([key, value])
+            where, _, last = key.rpartition(".")
+            entry = {last: value}
+            node = lookup(self, where) if where else self
+            if isinstance(node, CfgNode):
+                fit_types(node, entry, where)
+            super().merge_from_list([key, entry[last]])
         return super().merge_from_list(list(cfg_list[-1:]) if len(cfg_list) % 2 else [])
 
 
@@ -42,13 +50,44 @@ def _ships_with_detectron2(path: Path) -> bool:
     return path.is_relative_to(Path(str(resources.files("detectron2"))).resolve())
 
 
-def widen(node: CfgNode, other: CfgNode) -> None:
-    """Turn whole numbers where ``node`` holds a float into floats, as yacs would refuse them."""
+# What the values of a key are called, by the type of its default.
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+}
+
+
+def fit_types(node: CfgNode, other: dict, where: str = "") -> None:
+    """Bring values to the types of ``node``: a whole number to a float, where that is wanted.
+
+    Args:
+        node: the config, with a value for every key.
+        other: what will be merged into it, changed in place; unknown keys stay as they are.
+        where: full name of ``node`` for messages.
+
+    Raises:
+        ConfigError: a value of another type, or none where there has to be one, with its full key.
+    """
     for key, value in other.items():
-        if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
-            widen(node[key], value)
-        elif type(value) is int and type(node.get(key)) is float:
-            other[key] = float(value)
+        if key not in node:
+            continue
+        old, name = node[key], f"{where}.{key}" if where else key
+        if isinstance(old, CfgNode):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name} is a mapping of keys, got {value!r:.80}")
+            fit_types(old, value, name)
+            continue
+        new = CfgNode._decode_cfg_value(value)
+        kind = _KINDS.get(type(old))
+        if type(new) is int and type(old) is float:
+            other[key] = float(new)
+        elif kind and kind != _KINDS.get(type(new)):
+            hint = ": quote it" if kind == "text" and new is not None else ""
+            raise ConfigError(f"{name} is {kind}, got {value!r:.80}{hint}")
 
 
 def lookup(node: CfgNode, path: str):
@@ -75,5 +114,6 @@ def explain(error: Exception, cfg: CfgNode) -> str:
         if not isinstance(node, CfgNode) or part not in node:
             break
         node = node[part]
-    known = [k for k in node] if isinstance(node, CfgNode) else []
-    return f"in {path}: {unknown_key(part, known)}"
+    if not isinstance(node, CfgNode):
+        return f"{path}: {node!r:.80} holds no keys"
+    return f"in {path}: {unknown_key(part, list(node))}"

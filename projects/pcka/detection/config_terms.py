@@ -6,7 +6,7 @@ from pcka.core import LOSSES, TermSpec
 from pcka.errors import ConfigError, unknown_key
 
 from .config import META_ARCHITECTURE
-from .config_files import widen
+from .config_files import fit_types
 
 
 def term_template() -> CfgNode:
@@ -56,7 +56,7 @@ def term_specs(cfg: CfgNode) -> list[TermSpec]:
             entry = CfgNode(entry)
             # yacs refuses a mapping in place of a number.
             weight = dict(entry.pop("WEIGHT")) if isinstance(entry.get("WEIGHT"), dict) else None
-            widen(template, entry)
+            fit_types(template, entry)
             template.merge_from_other_cfg(entry)
             spec = TermSpec(
                 name=template.NAME,

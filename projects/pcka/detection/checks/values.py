@@ -1,6 +1,5 @@
 """Checks of single values of a config, which detectron2 would meet late and without their key."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,8 +7,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from pcka.detection.config_files import lookup
 from pcka.errors import nearest
+from pcka.keys import leaves
 
 _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
 _FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
@@ -29,8 +28,30 @@ def _one_of(known: Iterable[str]) -> Rule:
     return lambda value: value in known, "one of " + ", ".join(repr(name) for name in known)
 
 
+def _between(least: float, most: float) -> Rule:
+    return lambda value: least <= value <= most, f"from {least} to {most}"
+
+
+def _each(test: Callable[[Any], bool], words: str) -> Rule:
+    """Return the rule that a list holds something, and only numbers that pass a test."""
+    return lambda value: bool(value) and all(map(test, _numbers(value))), words
+
+
+def _numbers(value: Any) -> Iterable[Any]:
+    """Yield what a list of lists holds."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _numbers(part)
+    else:
+        yield value
+
+
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= torch.finfo(torch.float32).max
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_finite(value) and value > 0
 
 
 def _are_sizes(value: Any) -> bool:
@@ -60,29 +81,85 @@ _RULES: dict[str, Rule] = {
     "INPUT.MAX_SIZE_TRAIN": _at_least(1),
     "INPUT.MIN_SIZE_TEST": _at_least(0),
     "INPUT.MAX_SIZE_TEST": _at_least(1),
-    "DATALOADER.NUM_WORKERS": _at_least(0),
-    "SOLVER.IMS_PER_BATCH": _at_least(1),
-    "SOLVER.BASE_LR": (lambda v: _is_finite(v) and v >= 0, "a finite number from 0 up"),
+    "INPUT.CROP.TYPE": _one_of(("relative", "relative_range", "absolute", "absolute_range")),
+    "INPUT.CROP.SIZE": (lambda v: len(v) == 2 and all(map(_is_positive, v)), "two numbers above 0"),
+    "DATALOADER.NUM_WORKERS": _between(0, 4096),
+    "DATALOADER.REPEAT_THRESHOLD": _at_least(0),
+    "SOLVER.IMS_PER_BATCH": _between(1, 2**20),
+    "SOLVER.BASE_LR": _at_least(0),
     "SOLVER.MAX_ITER": _at_least(1),
     "SOLVER.MOMENTUM": (lambda v: 0 <= v < 1, "from 0 up and below 1"),
-    "SOLVER.WARMUP_FACTOR": (lambda v: _is_finite(v) and v >= 0, "a finite number from 0 up"),
-    "SOLVER.WEIGHT_DECAY": (lambda v: _is_finite(v) and v >= 0, "a finite number from 0 up"),
+    "SOLVER.WARMUP_FACTOR": _at_least(0),
+    "SOLVER.WEIGHT_DECAY": _at_least(0),
+    "SOLVER.WEIGHT_DECAY_NORM": _at_least(0),
+    "SOLVER.BIAS_LR_FACTOR": _at_least(0),
+    "SOLVER.GAMMA": _at_least(0),
+    "SOLVER.WARMUP_ITERS": _at_least(0),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (_is_positive, "above 0"),
     "SOLVER.CHECKPOINT_PERIOD": _at_least(1),
     "SOLVER.LR_SCHEDULER_NAME": _one_of(_SCHEDULES),
     "SOLVER.STEPS": (
         lambda v: all(isinstance(s, int) for s in v) and list(v) == sorted(set(v)),
         "iterations in ascending order",
     ),
+    "TEST.EVAL_PERIOD": _at_least(0),
+    "TEST.DETECTIONS_PER_IMAGE": (lambda v: v > 0 or v == -1, "1 or more, or -1 for all"),
+    "TEST.EXPECTED_RESULTS": (
+        lambda v: all(isinstance(entry, list | tuple) and len(entry) == 4 for entry in v),
+        "a list of [task, metric, value, tolerance]",
+    ),
+}
+
+_SHARE = _between(0, 1)
+_ANY: Rule = (lambda value: True, "")
+# Rules of all keys of a name, such as NUM_CLASSES of every head.
+_RULES_OF_NAMES: dict[str, Rule] = {
+    "NUM_CLASSES": _at_least(1),
+    "BATCH_SIZE_PER_IMAGE": _at_least(1),
+    "POSITIVE_FRACTION": _SHARE,
+    "PRE_NMS_TOPK_TRAIN": _at_least(1),
+    "PRE_NMS_TOPK_TEST": _at_least(1),
+    "POST_NMS_TOPK_TRAIN": _at_least(1),
+    "POST_NMS_TOPK_TEST": _at_least(1),
+    "TOPK_CANDIDATES_TEST": _at_least(1),
+    "NMS_THRESH": _SHARE,
+    "NMS_THRESH_TEST": _SHARE,
+    "SCORE_THRESH_TEST": (lambda v: v < 1, "below 1"),
+    "PRIOR_PROB": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "LOSS_WEIGHT": _at_least(0),
+    "BBOX_REG_LOSS_WEIGHT": _at_least(0),
+    "BBOX_REG_LOSS_TYPE": _one_of(("smooth_l1", "giou", "diou", "ciou")),
+    "BBOX_REG_WEIGHTS": _each(_is_positive, "numbers above 0, four for each stage"),
+    "SMOOTH_L1_BETA": _at_least(0),
+    "SMOOTH_L1_LOSS_BETA": _at_least(0),
+    "FOCAL_LOSS_ALPHA": (lambda v: v <= 1, "at most 1"),
+    "FOCAL_LOSS_GAMMA": _at_least(0),
+    "CENTER_SAMPLING_RADIUS": (_is_positive, "above 0"),
+    "POOLER_RESOLUTION": _at_least(1),
+    "FC_DIM": _at_least(1),
+    "CONV_DIM": _at_least(1),
+    "NUM_CONV": _at_least(0),
+    "NUM_CONVS": _at_least(0),
+    "NUM_FC": _at_least(0),
+    "SIZES": _each(_is_positive, "lists of numbers above 0"),
+    "ASPECT_RATIOS": _each(_is_positive, "lists of numbers above 0"),
+    "STEM_OUT_CHANNELS": _at_least(1),
+    "RES2_OUT_CHANNELS": _at_least(1),
+    "WIDTH_PER_GROUP": _at_least(1),
 }
 
 
 def check_values(cfg: CfgNode) -> list[str]:
     """Return the values of a config that cannot work, each with its key."""
-    problems = [
-        f"{key} is {wanted}, got {lookup(cfg, key)!r}"
-        for key, (fits, wanted) in _RULES.items()
-        if not fits(lookup(cfg, key))
-    ]
+    problems = []
+    for key, value in leaves(cfg).items():
+        floats = [v for v in _numbers(value) if isinstance(v, float)]
+        if not all(map(_is_finite, floats)):
+            problems.append(f"{key} is finite and in the range of float32, got {value!r}")
+            continue
+        fits, wanted = _RULES.get(key) or _RULES_OF_NAMES.get(key.rsplit(".", 1)[-1], _ANY)
+        if not fits(value):
+            problems.append(f"{key} is {wanted}, got {value!r}")
     name = cfg.MODEL.BACKBONE.NAME
     if name not in BACKBONE_REGISTRY:
         problems.append(f"MODEL.BACKBONE.NAME {name!r} is not registered{_hint(name)}")
@@ -91,6 +168,8 @@ def check_values(cfg: CfgNode) -> list[str]:
         problems.append("TEST.AUG.ENABLED: test-time augmentation is not evaluated here: set False")
     outputs = cfg.MODEL.RESNETS.OUT_FEATURES
     absent = [level for level in cfg.MODEL.FPN.IN_FEATURES if level not in outputs]
+    if "fpn" in name and not cfg.MODEL.FPN.IN_FEATURES:
+        problems.append("MODEL.FPN.IN_FEATURES is empty: name the stages, such as ['res2', ...]")
     if "fpn" in name and absent:
         problems.append(
             f"MODEL.FPN.IN_FEATURES {absent} are not among MODEL.RESNETS.OUT_FEATURES "
