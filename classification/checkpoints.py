@@ -9,13 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from pcka.checkpoints import (
-    CheckpointError,
-    check_finite,
-    find_state,
-    read_checkpoint,
-    without_prefix,
-)
+from pcka.checkpoint_files import CheckpointError, read_checkpoint
+from pcka.checkpoints import check_numbers, find_state, without_prefix
 
 from .models import create_model, model_names
 
@@ -78,6 +73,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
     content = read_checkpoint(path)
     found, layout = find_state(content, path)
     state, prefix = without_prefix(found, model.state_dict())
+    check_numbers(state, path, model.state_dict())
     # A trial on a copy: loading may rename entries, and a failed one leaves a model half filled.
     try:
         misfits = deepcopy(model).load_state_dict(state, strict=False)
@@ -85,7 +81,6 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
         raise CheckpointError(_explain(found, state, model, path)) from error
     if any(not k.endswith(_COUNTER) for k in misfits.missing_keys + misfits.unexpected_keys):
         raise CheckpointError(_explain(found, state, model, path))
-    check_finite(state, path)
     model.load_state_dict(state, strict=False)
     classes = content.get("classes") if isinstance(content, Mapping) else None
     names = tuple(map(str, classes)) if isinstance(classes, list) else ()
@@ -120,13 +115,13 @@ def _explain(
     if others:
         return f"{path} fits {' or '.join(others)} ({_classes(found)} classes), not {own}"
     misfits = [
-        f"  {key}: {found.get(key, 'missing')} in the file, {wanted.get(key, 'missing')} wanted"
+        f"{key} ({found.get(key, 'missing')} in the file, {wanted.get(key, 'missing')} wanted)"
         for key in {**wanted, **found}
         if found.get(key) != wanted.get(key)
     ]
-    more = [f"  ... and {len(misfits) - 8} more"] if misfits[8:] else []
-    return "\n".join(
-        [f"{path} fits neither {own} nor another model known by name:", *misfits[:8], *more]
+    return (
+        f"{path} fits neither {own} nor another model known by name: {len(misfits)} entries "
+        f"differ, such as {', '.join(misfits[:3])}: give weights of {own}"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pcka.checkpoints import read_checkpoint
+from pcka.checkpoint_files import read_checkpoint
 from pcka.errors import ConfigError
 from pcka.files import is_whole, save_tensors
 

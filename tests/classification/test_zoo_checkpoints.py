@@ -102,8 +102,9 @@ def refused(tmp_path, content, words, *, model="resnet8", classes=CLASSES, name=
         torch.save(content, path)
     model = create_model(model, classes)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=words) as error:
         load_weights(model, path)
+    assert "\n" not in str(error.value)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
@@ -131,8 +132,8 @@ def test_a_missing_and_an_additional_entry(trained, tmp_path):
     state = dict(trained.state_dict())
     state["layer2.0.se.weight"] = state.pop("layer2.0.conv2.weight")
     words = (
-        r"fits neither resnet8 nor(.|\n)*layer2\.0\.conv2\.weight: missing in the file(.|\n)*"
-        r"layer2\.0\.se\.weight: \(32, 32, 3, 3\) in the file, missing wanted"
+        r"fits neither resnet8 nor(.|\n)*layer2\.0\.conv2\.weight \(missing in the file(.|\n)*"
+        r"layer2\.0\.se\.weight \(\(32, 32, 3, 3\) in the file, missing wanted"
     )
     refused(tmp_path, state, words)
 
@@ -153,7 +154,7 @@ def test_a_detector(tmp_path, key):
 def test_a_diverged_run(trained, tmp_path):
     state = {k: v.clone() for k, v in trained.state_dict().items()}
     state["fc.bias"][3] = float("nan")
-    refused(tmp_path, {"model": state}, r"NaN or infinity in fc\.bias and 0 other")
+    refused(tmp_path, {"model": state}, r"NaN or infinity in fc\.bias: its training")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pcka.checkpoints import find_state, read_checkpoint
+from pcka.checkpoint_files import read_checkpoint
+from pcka.checkpoints import find_state
 from pcka.detection.config import ConfigError
 from pcka.files import save_tensors
 

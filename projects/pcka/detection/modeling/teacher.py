@@ -193,12 +193,18 @@ def _check_weights(incompatible: Any, model: nn.Module, path: str) -> tuple[str,
             "backbone, it is of another network:\n" + _listing("unexpected", surplus)
         )
     if missing or wrong_shape:
+        examples = "; ".join(
+            f"{title}: {', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}"
+            for title, keys in (
+                ("missing", missing),
+                ("other shape", wrong_shape),
+                ("unexpected", surplus),
+            )
+            if keys
+        )
         raise ConfigError(
             f"{summary}. A teacher with random weights teaches nothing; give weights that fit "
-            "MODEL.PCKA.TEACHER.CONFIG_FILE.\n"
-            + _listing("missing", missing)
-            + _listing("other shape", wrong_shape)
-            + _listing("unexpected", surplus)
+            f"MODEL.PCKA.TEACHER.CONFIG_FILE. {examples}"
         )
     return tuple(sorted(missing_heads))
 

@@ -8,7 +8,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from pcka.checkpoints import check_finite, find_state, read_checkpoint, without_prefix
+from pcka.checkpoint_files import read_checkpoint
+from pcka.checkpoints import check_numbers, find_state, without_prefix
 from pcka.detection.config import ConfigError
 
 
@@ -46,8 +47,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_checkpoint(filename)
-        if filename.endswith(".pkl"):
-            return _zoo_content(content)
+        zoo = self._zoo_content(content, filename) if filename.endswith(".pkl") else None
+        if zoo:
+            check_numbers(find_state(zoo, filename)[0], filename, {})
+            return zoo
         if filename.endswith(".pyth"):  # pycls
             state, _ = find_state(content, filename)
             state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
@@ -61,18 +64,25 @@ class SafeCheckpointer(DetectionCheckpointer):
             weights, prefix = without_prefix(state, self.model.state_dict())
             if prefix:
                 self.logger.info(f"{filename}: names fit without their prefix {prefix!r}")
-        check_finite(weights, filename)
+        check_numbers(weights, filename, self.model.state_dict())
         return {**loaded, "model": weights}
+
+    def _zoo_content(self, content: Any, filename: str) -> dict[str, Any] | None:
+        """Return a pickle of detectron2's or Caffe2's model zoo in the form of a checkpoint.
+
+        None: a file whose names are those of the model, however its own name ends.
+        """
+        if isinstance(content, Mapping) and "model" in content and "__author__" in content:
+            return dict(content)
+        if isinstance(content, Mapping) and isinstance(content.get("blobs"), Mapping):
+            content = {k: v for k, v in content["blobs"].items() if not isinstance(v, str | bytes)}
+        state, _ = find_state(content, filename)
+        names = self.model.state_dict().keys()
+        if names & without_prefix(state, names)[0].keys():
+            return None
+        state = {k: v for k, v in state.items() if not k.endswith("_momentum")}
+        return {"model": state, "__author__": "Caffe2", "matching_heuristics": True}
 
     def _load_model(self, checkpoint: Any) -> Any:
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
-
-
-def _zoo_content(content: Any) -> dict[str, Any]:
-    """Return a pickle of detectron2's or Caffe2's model zoo in the form of a checkpoint."""
-    if isinstance(content, Mapping) and "model" in content and "__author__" in content:
-        return dict(content)
-    blobs = content.get("blobs", content) if isinstance(content, Mapping) else {}
-    state = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-    return {"model": state, "__author__": "Caffe2", "matching_heuristics": True}
