@@ -59,7 +59,8 @@ def save_tensors(path: str | os.PathLike, content: Any) -> None:
             torch.save(content, part)
         except RuntimeError as error:
             # torch's own writer reports a full disk by the offset that it could not reach.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            number = errno.ENOSPC if part.parent.is_dir() else errno.ENOENT
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_json(path: str | os.PathLike) -> Any:

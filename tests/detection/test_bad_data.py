@@ -206,6 +206,7 @@ def test_annotations(damaged, change, words):
             r"3 annotation\(s\) without segmentation .*: 1, 2, 3: .*MODEL.MASK_ON False",
         ),
         (first("segmentation", [1, 2, 3, 4, 5, 6]), False, "1 .* malformed polygons"),
+        (first("segmentation", [[90, 9, 200, 9, 200, 99]]), True, "1 .*polygons outside their"),
         (first("segmentation", [[1, 2, 3]]), False, "1 .* malformed polygons"),
         (first("segmentation", [[]]), False, "1 .* malformed polygons"),
         (first("segmentation", "abc"), False, "1 .* malformed polygons"),
@@ -226,6 +227,15 @@ def test_segmentations(damaged, change, masks, words):
     cfg = damaged(change)
     cfg.MODEL.MASK_ON = masks
     with pytest.raises(ConfigError, match=words):
+        check_run(cfg)
+
+
+@pytest.mark.parametrize("value", [None, "0", 2, -1, [], 0.5, float("nan")])
+def test_crowds_that_detectron2_would_leave_out(damaged, value):
+    """In training as well: whatever is not 0 is no object there."""
+    cfg = damaged(first("iscrowd", value))
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(ConfigError, match="iscrowd is 0 or 1"):
         check_run(cfg)
 
 

@@ -12,7 +12,8 @@ from detectron2.data.datasets import register_coco_instances
 from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
-from .coco_values import check_types, check_values
+from .coco_segmentations import check_segmentations
+from .coco_values import check_ids, check_types, check_values
 from .folders import folder_names, folder_problems, register_folders
 from .image_files import check_images, check_shapes
 
@@ -193,7 +194,11 @@ def check_coco_json(
         return problems, {}
     problems = check_images(content["images"], images)
     problems += check_shapes(content["images"], resizings)
-    problems += check_values(content, masks=masks, mask_format=mask_format)
+    # The last checks look entries up by their ids.
+    problems += check_ids(content) or [
+        *check_values(content),
+        *check_segmentations(content, masks=masks, mask_format=mask_format),
+    ]
     return problems, {c["id"]: c["name"] for c in content["categories"]}
 
 

@@ -1,4 +1,4 @@
-"""Checks of the content of a COCO file: types, ids, boxes and segmentations.
+"""Checks of the content of a COCO file: types, ids and boxes.
 
 pycocotools and detectron2 take a file as it is; what is wrong in it ends a run hours later, or
 changes its result without a word.
@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_TOLERANCE = 2  # pixels by which a box may reach beyond its image
+TOLERANCE = 2  # pixels by which a box may reach beyond its image
+_FLAT = 1e-5  # pixels; detectron2 drops boxes that are no wider or higher
 _LISTED = 5  # entries that a message names
 
 READ_FROM = "_pcka_read_from"  # key of an annotation of another format: its file and line
@@ -56,40 +57,41 @@ _RULES: dict[str, dict[str, Rule]] = {
         ),
     },
 }
+_CROWD: Rule = (lambda v: v in (0, 1), "0 or 1")
+# detectron2 leaves out whatever is not 0, and takes 0 where there is nothing.
+_TRAINING_RULES: dict[str, Rule] = {"iscrowd": _CROWD}
 _EVALUATION_RULES: dict[str, Rule] = {
     "area": (lambda v: is_number(v) and v > 0, "a number above 0, such as width times height"),
-    "iscrowd": (lambda v: v in (0, 1), "0 or 1"),
+    "iscrowd": _CROWD,
 }
 
 
-def check_values(content: dict, *, masks: bool, mask_format: str) -> list[str]:
-    """Return the problems of a COCO file, each with the ids of the entries and a remedy.
+def check_values(content: dict) -> list[str]:
+    """Return the problems of boxes and marks, each with the ids of the entries and a remedy.
 
     Args:
-        content: a file that has passed :func:`check_types`.
-        masks: whether the model learns masks.
-        mask_format: INPUT.MASK_FORMAT.
+        content: a file that has passed :func:`check_types` and :func:`check_ids`.
     """
-    problems = _check_ids(content)
-    if problems:  # the other checks look entries up by these ids
-        return problems
-    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations = content["annotations"]
-    problems += _check_boxes(annotations, sizes)
-    problems += _check_segmentations(annotations, sizes, masks, mask_format)
+    problems = _check_boxes(annotations, image_sizes(content))
     problems += describe(
         "annotation(s) with `ignore`, which detectron2 refuses (ids or lines)",
-        [_place(a) for a in annotations if a.get("ignore")],
+        [place(a) for a in annotations if a.get("ignore")],
         "drop them, or mark them as crowd (iscrowd 1) to leave them out of training and AP",
     )
     problems += describe(
         "annotation(s) with keypoints that are not triples of numbers (ids or lines)",
-        [_place(a) for a in annotations if not _are_keypoints(a.get("keypoints") or [])],
+        [place(a) for a in annotations if not _are_keypoints(a.get("keypoints") or [])],
         "keypoints are [x, y, visibility, ...]",
     )
     if all(a.get("iscrowd") for a in annotations):
         problems.append("no annotations at all (but crowds): nothing to learn or to measure")
     return problems
+
+
+def image_sizes(content: dict) -> dict[Any, tuple[int, int]]:
+    """Return width and height of the images by id."""
+    return {image["id"]: (image["width"], image["height"]) for image in content["images"]}
 
 
 def describe(what: str, bad: Iterable, remedy: str) -> list[str]:
@@ -115,13 +117,15 @@ def check_types(content: dict, *, evaluated: bool) -> list[str]:
         if odd:
             problems += describe(f"entries of {name} are no mappings", odd, "write {...}")
             continue
-        if name == "annotations" and evaluated:
-            rules = {**rules, **_EVALUATION_RULES}
-        for key, (fits, wanted) in rules.items():
+        optional: dict[str, Rule] = {}
+        if name == "annotations":
+            rules = {**rules, **_EVALUATION_RULES} if evaluated else rules
+            optional = {} if evaluated else _TRAINING_RULES
+        for key, (fits, wanted) in (rules | optional).items():
             bad = [
                 f"{_label(entry, index)} ({_shown(entry, key)})"
                 for index, entry in enumerate(entries)
-                if key not in entry or not fits(entry[key])
+                if (not fits(entry[key]) if key in entry else key not in optional)
             ]
             problems += describe(
                 f"{_SINGULAR[name]} with no {key} or a wrong one (ids)", bad, f"{key} is {wanted}"
@@ -138,12 +142,13 @@ def _shown(entry: dict, key: str) -> str:
     return f"{entry[key]!r:.40}" if key in entry else "absent"
 
 
-def _place(annotation: dict) -> Any:
+def place(annotation: dict) -> Any:
     """Return where the user finds an annotation: file and line, or its id in a COCO file."""
     return annotation.get(READ_FROM, annotation["id"])
 
 
-def _check_ids(content: dict) -> list[str]:
+def check_ids(content: dict) -> list[str]:
+    """Return the ids and names that stand twice, or for nothing."""
     images, annotations, categories = (
         content[name] for name in ("images", "annotations", "categories")
     )
@@ -176,12 +181,12 @@ def _check_ids(content: dict) -> list[str]:
         ),
         *describe(
             "annotation(s) of an image that is not listed (ids or lines)",
-            [_place(a) for a in annotations if a["image_id"] not in image_ids],
+            [place(a) for a in annotations if a["image_id"] not in image_ids],
             "add the image or drop them",
         ),
         *describe(
             "annotation(s) of a category that is not listed (ids or lines)",
-            [_place(a) for a in annotations if a["category_id"] not in category_ids],
+            [place(a) for a in annotations if a["category_id"] not in category_ids],
             "add it to categories or drop them",
         ),
     ]
@@ -192,22 +197,22 @@ def _twice(entries: list[dict], key: str) -> list:
 
 
 def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
-    boxes = {_place(a): (*a["bbox"], *sizes[a["image_id"]]) for a in annotations}
+    boxes = {place(a): (*a["bbox"], *sizes[a["image_id"]]) for a in annotations}
     if boxes and all(max(x, y, w, h) <= 1 for x, y, w, h, _, _ in boxes.values()):
         return describe(
             "box(es) lie between 0 and 1 (ids or lines)",
             boxes,
             "boxes are in pixels: multiply by the width and the height of the image",
         )
-    flat = [i for i, (_, _, w, h, _, _) in boxes.items() if not (w > 0 and h > 0)]
+    flat = [i for i, (_, _, w, h, _, _) in boxes.items() if min(w, h) <= _FLAT]
     outside = [
         i
         for i, (x, y, w, h, width, height) in boxes.items()
-        if min(x, y) < -_TOLERANCE or x + w > width + _TOLERANCE or y + h > height + _TOLERANCE
+        if min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE
     ]
     remedy = "boxes are [x, y, width, height] in pixels from the upper left corner"
     if outside and all(
-        0 <= x < right <= width + _TOLERANCE and 0 <= y < bottom <= height + _TOLERANCE
+        0 <= x < right <= width + TOLERANCE and 0 <= y < bottom <= height + TOLERANCE
         for x, y, right, bottom, width, height in boxes.values()
     ):
         remedy = (
@@ -224,81 +229,5 @@ def _check_boxes(annotations: list[dict], sizes: dict) -> list[str]:
     ]
 
 
-def _check_segmentations(
-    annotations: list[dict], sizes: dict, masks: bool, mask_format: str
-) -> list[str]:
-    given = [a for a in annotations if a.get("segmentation")]
-    polygons = [a for a in given if not isinstance(a["segmentation"], dict)]
-    encoded = [a for a in given if isinstance(a["segmentation"], dict)]
-    problems = describe(
-        "annotation(s) with malformed polygons, which detectron2 would drop (ids or lines)",
-        [_place(a) for a in polygons if not _are_polygons(a["segmentation"])],
-        "a segmentation is a list of polygons [x1, y1, x2, y2, x3, y3, ...], or leave it out",
-    )
-    problems += describe(
-        "annotation(s) with a run-length code that does not fill its image (ids or lines)",
-        [_place(a) for a in encoded if not _fills(a["segmentation"], sizes[a["image_id"]])],
-        "size is [height, width] of the image, and counts add up to height times width",
-    )
-    if masks:
-        problems += describe(
-            "annotation(s) without segmentation (ids or lines)",
-            [_place(a) for a in annotations if not a.get("segmentation")],
-            "a model with masks needs them: add them, or set MODEL.MASK_ON False",
-        )
-    if masks and mask_format != "bitmask":
-        problems += describe(
-            "annotation(s) with run-length codes (ids or lines)",
-            [_place(a) for a in encoded if not a.get("iscrowd")],
-            "set INPUT.MASK_FORMAT bitmask to train with them",
-        )
-    return problems
-
-
-def _are_polygons(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(is_number, p))
-        for p in value
-    )
-
-
 def _are_keypoints(value: Any) -> bool:
     return isinstance(value, list) and len(value) % 3 == 0 and all(map(is_number, value))
-
-
-def _fills(code: dict, size: tuple[int, int]) -> bool:
-    """Return whether a run-length code has the size of its image and as many pixels."""
-    width, height = size
-    counts = code.get("counts")
-    if isinstance(counts, str):
-        counts = _decoded(counts)
-    return (
-        code.get("size") == [height, width]
-        and isinstance(counts, list)
-        and all(is_whole(count) and count >= 0 for count in counts)
-        and sum(counts) == height * width
-    )
-
-
-def _decoded(text: str) -> list[int] | None:
-    """Return the counts of pycocotools' compressed code, None where it is no such code.
-
-    Each count is written in groups of 5 bits, the lowest first, as characters from "0" on. Bit 5
-    says that another group follows. From the fourth count on, the difference from the count two
-    before is written.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    return None if shift else counts
