@@ -93,6 +93,7 @@ def test_a_prefix_that_fits_stays():
         (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02X\x09", "cannot read"),
         (b"\x80\x02}", "cannot read"),
     ],
+    ids=range(9),
 )
 def test_other_files(tmp_path, content, words):
     (tmp_path / "w.pth").write_bytes(content)

@@ -9,10 +9,12 @@ from pcka.detection.modeling.step_report import StepReport
 
 def test_it_logs_what_it_is_told_in_the_iteration_that_it_belongs_to():
     with EventStorage(7) as storage:
-        report = StepReport({"a": torch.tensor(2.0)}, lambda values: {"twice": 2 * values["a"]})
+        losses, figures = {"a": torch.tensor(2.0)}, {"weight/a": torch.tensor(0.5)}
+        report = StepReport(losses, lambda values: {"twice": 2 * values["a"]}, figures)
         assert "twice" not in storage.latest()
         report.finish()
         assert storage.latest()["twice"] == (4.0, 7)
+        assert storage.latest()["weight/a"] == (0.5, 7)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

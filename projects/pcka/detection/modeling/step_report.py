@@ -20,14 +20,14 @@ class StepReport:
         self,
         losses: Mapping[str, Tensor],
         scalars: Callable[[dict[str, float]], Mapping[str, float]],
-        figures: Mapping[str, Tensor],
+        figures: Mapping[str, Tensor] | None = None,
     ):
         self.names, self.scalars = list(losses), scalars
-        self.figures = list(figures)
+        self.figures = list(figures or {})
         self.storage: EventStorage = get_event_storage()
         self.iteration = self.storage.iter
         # Stacked, all losses come from the device in one transfer.
-        every = [*losses.values(), *figures.values()]
+        every = [*losses.values(), *(figures or {}).values()]
         stacked = torch.stack([value.detach().float() for value in every])
         self.values = stacked.to("cpu", non_blocking=True)
         self.arrived = None
@@ -43,10 +43,9 @@ class StepReport:
         """
         if self.arrived is not None:
             self.arrived.synchronize()
-        names = [*self.names, *self.figures]
-        found = dict(zip(names, self.values.tolist(), strict=True))
-        figures = {name: found.pop(name) for name in self.figures}
-        values = found
+        numbers = self.values.tolist()
+        values = dict(zip(self.names, numbers, strict=False))  # the figures come after the losses
+        figures = dict(zip(self.figures, numbers[len(values) :], strict=True))
         broken = {name: value for name, value in values.items() if not abs(value) < float("inf")}
         if broken:
             raise FloatingPointError(

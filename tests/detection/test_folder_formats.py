@@ -261,7 +261,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ("yolo", ("data.yaml", "names: {1: a, 2: b}\n"), "number the classes 0, 1, 2"),
         ("yolo", ("data.yaml", "names: [a, a]\n"), r"the names \['a'\] are empty or stand twice"),
         ("yolo", ("data.yaml", "names: [a, b, c]\nnc: 2\n"), "nc is 2 and names lists 3: correct"),
-        ("yolo", ("data.yaml", "names: [a\n"), r"data\.yaml is not valid YAML"),
+        ("yolo", ("data.yaml", "names: [a\n"), r"data\.yaml, line 2, column 1 is not valid YAML"),
         ("yolo", ("data.yaml", "names: !!python/name:os.system\n"), "asks to run Python code"),
         ("voc", (XML, xml(thing(), size="")), r"Annotations/0\.xml: has no size: add <size>"),
         (
