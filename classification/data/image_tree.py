@@ -20,6 +20,8 @@ from .pixels import open_rgb
 from .tree_names import directory_names, open_zip
 
 TRAIN = "train"
+# Endings of images beside those that torchvision's ImageFolder reads.
+_NOT_READ = (".gif", ".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".exr", ".svg", ".npy")
 EVALUATION = ("val", "test")  # whichever is there, in this order
 
 logger = logging.getLogger(__name__)
@@ -175,6 +177,15 @@ class ImageTree:
             raise ConfigError(
                 f"{self.root}/{split} has class folders without images: {_some(empty)}. Remove "
                 f"them, or extract the data again; images end in {', '.join(IMG_EXTENSIONS)}"
+            )
+        others = [p for p in self._names.get(split, ()) if p.lower().endswith(_NOT_READ)]
+        if others:
+            logger.warning(
+                "%s: %d image(s) of a kind that is not read are left out, such as %s: convert them "
+                "to PNG or JPEG",
+                self.root,
+                len(others),
+                others[0],
             )
         names, labels = [], []
         for label, name in enumerate(self.classes):

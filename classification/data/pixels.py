@@ -8,7 +8,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from pcka.errors import ConfigError
-from pcka.image_modes import CONVERSION, DEEP_MODES, ORIENTATION
+from pcka.image_modes import CONVERSION, DEEP_MODES, orientation
 
 # What Pillow and zipfile raise for damaged bytes.
 UNREADABLE = (
@@ -59,7 +59,7 @@ def check_header(image: Image.Image, path: str) -> None:
 
 def is_turned(image: Image.Image) -> bool:
     """Return whether an EXIF orientation says that the image is shown turned or mirrored."""
-    return image.getexif().get(ORIENTATION, 1) not in (0, 1)
+    return orientation(image) != 1
 
 
 def _fault(error: Exception, path: str) -> str:

@@ -96,6 +96,9 @@ def test_an_orientation_is_named(build, tmp_path, caplog, memory):
     Image.new("RGB", (8, 8)).save(path, exif=exif)
     build(memory)
     assert "1 image(s), such as train/a/turned.jpg, have an EXIF orientation" in caplog.text
+    for odd in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff", b"x"):  # not an orientation
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / "train" / "a" / "odd.jpg", exif=odd)
+        assert build(memory).train.samples == 14
     Image.new("RGB", (8, 4)).save(path, exif=exif)
     if memory:
         with pytest.raises(ConfigError, match=r"8x4 pixels before its EXIF orientation, which is"):
@@ -185,6 +188,15 @@ def test_folders_that_are_fine(build, tmp_path):
         file.rename(file.parent / "images" / file.name)
     (data / "train" / "c").symlink_to(data / "train" / "b")  # a link that is no circle
     assert build().train.samples == 12
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.HEIC", "x.avif", "x.npy"])
+def test_images_of_a_kind_that_is_not_read_are_named(build, tmp_path, caplog, name):
+    (tmp_path / "data" / "train" / "a" / name).touch()
+    build()
+    assert f"1 image(s) of a kind that is not read are left out, such as train/a/{name}" in (
+        caplog.text
+    )
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])

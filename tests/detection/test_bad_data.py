@@ -91,6 +91,10 @@ def oriented(orientation, turn_json=False):
             for a in content["annotations"]:
                 x, y, w, h = a["bbox"]
                 a["bbox"] = [y, x, h, w]
+                a["segmentation"] = [
+                    [p[index + 1 - 2 * (index % 2)] for index in range(len(p))]
+                    for p in a.get("segmentation") or []
+                ]
 
     return change
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 
-from pcka.image_modes import CONVERSION, DEEP_MODES, ORIENTATION
+from pcka.image_modes import CONVERSION, DEEP_MODES, orientation
 
 from .coco_values import describe
 
@@ -99,17 +99,17 @@ def _judge(path: str, width: int, height: int) -> tuple[str, str, bool]:
     try:
         with Image.open(path) as image:
             mode, found = image.mode, image.size
-            orientation = image.getexif().get(ORIENTATION, 1)
+            turn = orientation(image)
     except Image.DecompressionBombError:
         return _GIANT, "", False
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, OverflowError):
         return _DAMAGED, "", False
     if mode in DEEP_MODES:
         return _DEEP, f"mode {mode}", False
-    turned = orientation in _TURNED
+    turned = turn in _TURNED
     upright = found[::-1] if turned else found
     if upright == (width, height):
-        return "", "", orientation not in (0, 1)
+        return "", "", turn != 1
     kind = _EXIF if turned and found == (width, height) else _SIZE
     return kind, f"{upright[1]}x{upright[0]}, annotated {height}x{width}", False
 
