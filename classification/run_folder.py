@@ -1,6 +1,7 @@
 """Checks of a run's folder: one run, resumed with its own config, its own data, all its files."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from pcka.run_lock import LOCK
 
 from .config import Config, config_differences, load_config, to_dict
 from .records import CHECKPOINT, CONFIG, DATA, read_metrics
+
+logger = logging.getLogger(__name__)
 
 # What a study writes beside a run before it starts; it does not make a folder taken.
 LOG = "train.log"
@@ -79,7 +82,11 @@ def check_data(folder: Path, data: Mapping[str, Any]) -> None:
         before = read_json(folder / DATA)
     except ValueError:
         before = {}
-    if before is None:  # a run that was killed before it wrote anything
+    if before is None:
+        if (folder / CHECKPOINT).is_file():  # else the run was killed before it wrote anything
+            logger.warning(
+                "%s is gone: nothing says whether the run began with these images", folder / DATA
+            )
         return
     if not isinstance(before, dict) or before.keys() != data.keys():
         raise ConfigError(

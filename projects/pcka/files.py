@@ -30,9 +30,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         _flush(part)
         os.replace(part, path)
     except OSError as error:
-        if error.errno is None or error.filename:
+        if error.errno is None or error.filename not in (None, str(part)):
             raise
-        # The error of a failed write does not name the file.
+        # The error names no file, or the temporary part, which the user does not know.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
@@ -84,6 +84,8 @@ def check_writable(folder: str | os.PathLike, key: str) -> None:
     Args:
         key: the key of the config that names the folder.
     """
+    if "\0" in os.fspath(folder):
+        raise ConfigError(f"{key} {folder!r} holds the character \\0, which no folder can have")
     parent = os.path.abspath(folder)
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)

@@ -14,7 +14,7 @@ CONVERSION = (
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 where there is none that makes sense."""
     try:
-        found = image.getexif().get(_ORIENTATION)
+        found = int(image.getexif().get(_ORIENTATION) or 1)
     except Exception:  # Pillow raises many kinds; the pixels are fine all the same
         return 1
     return found if found in range(2, 9) else 1

@@ -164,6 +164,29 @@ def test_damaged_checkpoints(tiny, stopped, damage, words):
         check_run(cfg, eval_only=True, resume=True)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("trainer"),
+        lambda content: content.pop("model"),
+        lambda content: content.update(trainer=None),
+        lambda content: content.update(model="x"),
+        lambda content: content.update(iteration="x"),
+        lambda content: content.update(iteration=None),
+        lambda content: content.update(iteration=-5),
+        lambda content: torch.zeros(1),
+        lambda content: 3,
+    ],
+)
+def test_a_checkpoint_of_something_else(tiny, stopped, change):
+    content = torch.load(stopped / "model_0000001.pth", weights_only=True)
+    other = change(content)
+    torch.save(other if type(other) in (torch.Tensor, int) else content, stopped / "x.pth")
+    (stopped / "x.pth").replace(stopped / "model_0000001.pth")
+    with pytest.raises(ConfigError, match=r"model_0000001\.pth is no checkpoint of a run"):
+        check_run(tiny(*SCHEDULE, "OUTPUT_DIR", str(stopped)), resume=True)
+
+
 def test_no_checkpoint_is_left(tiny, stopped):
     (stopped / "model_0000001.pth").write_text("x")
     with pytest.raises(ConfigError, match="no whole checkpoint is left"):
@@ -174,6 +197,14 @@ def test_a_run_without_its_config(tiny, stopped):
     (stopped / "config.yaml").unlink()
     with pytest.raises(ConfigError, match=r"config\.yaml is missing or empty"):
         check_run(tiny(*SCHEDULE, "OUTPUT_DIR", str(stopped)), resume=True)
+    (stopped / "config.yaml").write_text("MODEL: [")
+    with pytest.raises(ConfigError, match=r"cannot resume .*config\.yaml is damaged"):
+        check_run(tiny(*SCHEDULE, "OUTPUT_DIR", str(stopped)), resume=True)
+
+
+def test_a_name_that_no_folder_can_have(tiny):
+    with pytest.raises(ConfigError, match="OUTPUT_DIR .* holds the character"):
+        check_run(tiny("OUTPUT_DIR", "a\0b"))
 
 
 def test_a_finished_run_is_not_rewritten(tiny, tiny_yaml, finished, capsys):

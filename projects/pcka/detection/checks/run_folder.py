@@ -102,10 +102,27 @@ def check_last_checkpoint(folder: str) -> bool:
 
 
 def iterations_done(folder: str) -> int:
-    """Return the number of iterations in the last checkpoint, which is whole."""
+    """Return the number of iterations in the last checkpoint, which is whole.
+
+    Raises:
+        ConfigError: the file holds something else than a run leaves.
+    """
     path = Path(folder, Path(folder, _LAST).read_text(encoding="utf-8").strip())
-    content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content["iteration"] + 1 if "iteration" in content else 0
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a file of torch.save with content that is not read
+        content = None
+    parts = content if isinstance(content, dict) else {}
+    done = parts.get("iteration", -1)
+    if not all(isinstance(parts.get(key), dict) for key in ("model", "trainer")) or not (
+        type(done) is int and done >= -1
+    ):
+        raise ConfigError(
+            f"cannot resume {folder}: {path.name} is no checkpoint of a run, which holds model, "
+            f"trainer and iteration: write the name of another one into {path.parent / _LAST}, or "
+            "give it as MODEL.WEIGHTS in another OUTPUT_DIR"
+        )
+    return done + 1
 
 
 def _check_unused(folder: str) -> None:
@@ -132,7 +149,13 @@ def _check_config(cfg: CfgNode) -> None:
             f"cannot resume {cfg.OUTPUT_DIR}: its config.yaml is missing or empty, so that nothing "
             "says whether this is the same run: put it back, or set another OUTPUT_DIR"
         )
-    before = load_config(saved)
+    try:
+        before = load_config(saved)
+    except ConfigError as error:
+        raise ConfigError(
+            f"cannot resume {cfg.OUTPUT_DIR}: its config.yaml is damaged, so that nothing says "
+            f"whether this is the same run ({error}): put it back, or set another OUTPUT_DIR"
+        ) from error
     changed = [
         f"{key} (was {_brief(before, key)}, is {_brief(cfg, key)})"
         for key in config_differences(before, cfg)
