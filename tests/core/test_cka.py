@@ -193,3 +193,8 @@ def test_shapes_that_do_not_fit(x, y, center, words):
 def test_integers_are_refused():
     with pytest.raises(TypeError, match="int64"):
         cka(torch.ones(3, 3, dtype=torch.int64), torch.ones(3, 3))
+
+
+def test_no_features():
+    with pytest.raises(ValueError, match=r"cka of no features is undefined, x is \(4, 0\)"):
+        cka(torch.ones(4, 0), torch.ones(4, 2))

@@ -243,6 +243,16 @@ def test_sure_logits_stay_finite(module):
         assert math.isfinite(value) and slope.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-6, 1e-12, 1e-30])
+def test_dist_of_small_logits_has_all_its_digits(scale):
+    """Where logits vanish, the softmax turns linear, and correlation does not see its slope."""
+    s, t = torch.randn(2, 6, 7)
+    wanted = DIST()(s.double() * scale, t.double() * scale)
+    value, slope = gradient(DIST(), s * scale, t * scale)
+    assert value == pytest.approx(wanted.item(), rel=1e-4)
+    assert slope.isfinite().all() and slope.any()
+
+
 def test_similarity_is_one_minus_the_loss():
     s = torch.randn(MAPS, dtype=F64)
     assert PKD.similarity == "pearson"

@@ -203,7 +203,7 @@ def test_a_run_without_its_config(tiny, stopped):
 
 
 def test_a_name_that_no_folder_can_have(tiny):
-    with pytest.raises(ConfigError, match="OUTPUT_DIR .* holds the character"):
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .* holds the character"):
         check_run(tiny("OUTPUT_DIR", "a\0b"))
 
 

@@ -60,6 +60,8 @@ def _check(x: Tensor, y: Tensor, center: bool, debiased: bool) -> None:
             raise TypeError(f"cka needs floating-point features, {name} is {value.dtype}")
         if value.dim() < 2:
             raise ValueError(f"cka needs (..., N, D), {name} is {tuple(value.shape)}")
+        if not value.shape[-1]:
+            raise ValueError(f"cka of no features is undefined, {name} is {tuple(value.shape)}")
     if x.shape[:-1] != y.shape[:-1]:
         raise ValueError(
             "cka compares the same groups and samples: (..., N, Dx) with (..., N, Dy), "

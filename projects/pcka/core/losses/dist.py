@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .base import DistillLoss, check_logits, check_positive, check_weights, in_full_precision
-from .measures import pearson
+from .measures import pearson, shifted_softmax
 
 
 @in_full_precision
@@ -35,7 +35,7 @@ def dist_loss(
         ValueError: shapes that differ.
     """
     check_logits("DIST", student, teacher)
-    student, teacher = ((side / temperature).softmax(-1) for side in (student, teacher))
+    student, teacher = (shifted_softmax(side / temperature) for side in (student, teacher))
     inter, intra = (1 - pearson(student, teacher, dim).mean() for dim in (1, 0))
     return temperature**2 * (beta * inter + gamma * intra)
 

@@ -37,6 +37,18 @@ def _centred_unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     return unit(x - x.mean(dim, keepdim=True), dim, least=8 * torch.finfo(x.dtype).eps * norm)
 
 
+def shifted_softmax(logits: Tensor) -> Tensor:
+    """Return the softmax over the last axis, up to a constant for all: for correlations.
+
+    Near 1 / P, where logits are nearly equal, rounding would eat what distinguishes them. There
+    the difference from 1 / P is returned, which keeps all digits.
+    """
+    excess = torch.expm1(logits - logits.amax(-1, keepdim=True))  # exp(...) - 1, from -1 to 0
+    mean = excess.mean(-1, keepdim=True)
+    difference = (excess - mean) / (logits.shape[-1] * (1 + mean))
+    return torch.where(excess.detach().amin() > -0.5, difference, logits.softmax(-1))
+
+
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return ``T^2 KL(softmax(teacher / T) || softmax(student / T))`` over the last axis.
 

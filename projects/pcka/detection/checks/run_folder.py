@@ -29,7 +29,12 @@ MAY_CHANGE = (
     "SOLVER.AMP.",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.MAX_ITER",
-    "TEST.",
+    # Not TEST.PRECISE_BN, which writes statistics into the model.
+    "TEST.AUG.",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "TEST.EVAL_PERIOD",
+    "TEST.EXPECTED_RESULTS",
+    "TEST.KEYPOINT_OKS_SIGMAS",
     "VERSION",
     "VIS_PERIOD",
 )

@@ -98,6 +98,7 @@ _RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (_is_positive, "above 0"),
     "SOLVER.CHECKPOINT_PERIOD": _at_least(1),
     "SOLVER.LR_SCHEDULER_NAME": _one_of(_SCHEDULES),
+    "SOLVER.AMP.DTYPE": _one_of(("float16", "bfloat16")),
     "SOLVER.STEPS": (
         lambda v: all(isinstance(s, int) for s in v) and list(v) == sorted(set(v)),
         "iterations in ascending order",
