@@ -10,7 +10,7 @@ from PIL import Image
 
 from pcka.detection.data.coco_values import READ_FROM
 from pcka.errors import ConfigError
-from pcka.image_modes import ORIENTATION
+from pcka.image_modes import orientation
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -157,7 +157,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = orientation(image) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError):
         return None
     return (height, width) if turned else (width, height)
