@@ -58,6 +58,9 @@ def test_keys_of_a_term_by_its_name_or_number(tiny_yaml):
     [spec] = term_specs(cfg)
     wanted = {"grouping": "channel", "patch_size": [4, 2, 1], "debiased": True}
     assert spec.loss_args == wanted and spec.weight == 3.0
+    for text in ("{ratio: 0.5}", "{'ratio': 0.5}", {"ratio": 0.5}):
+        cfg = load_config(str(tiny_yaml), ["MODEL.PCKA.TERMS.pcka.WEIGHT", text])
+        assert term_specs(cfg)[0].weight == {"ratio": 0.5}
     given = [{"NAME": "a", "FEATURES": ["p2"], "WEIGHT": 1.0}]
     cfg = load_config(str(tiny_yaml), ["MODEL.PCKA.TERMS", given, "MODEL.PCKA.TERMS.a.WEIGHT", 2])
     assert cfg.MODEL.PCKA.TERMS[0]["WEIGHT"] == 2 and given[0]["WEIGHT"] == 1.0
@@ -74,6 +77,10 @@ def test_keys_of_a_term_by_its_name_or_number(tiny_yaml):
         (term(LOSS_ARGS={"grouping": "row"}), "channel, batch, position"),
         (term(WEIGHT="heavy"), "WEIGHT"),
         (term(WEIGHT=-1), "not negative"),
+        (term(WEIGHT={"ratio": -1}), "ratio is finite and not negative"),
+        (term(WEIGHT={"ratio": "big"}), "ratio is a number, got 'big'"),
+        (term(WEIGHT={"share": 1}), r"weight is a number or \{ratio: number\}"),
+        (["MODEL.PCKA.TERMS.pcka.WEIGHT", "{ratio: "], "WEIGHT"),
         (["MODEL.PCKA.TERMS", ["pcka"]], "is a mapping"),
         (["MODEL.PCKA.LOSS_WEIGHT", -2.0], "LOSS_WEIGHT is 0 or more"),
     ],

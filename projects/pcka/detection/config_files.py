@@ -5,12 +5,14 @@ No key of this project is known here.
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 
 from pcka.errors import ConfigError, unknown_key
 from pcka.keys import set_key
-from pcka.yaml_files import check_is_file, read_with_bases
+from pcka.yaml_files import check_is_file, parse_yaml, read_with_bases
 
 
 class SafeCfgNode(CfgNode):
@@ -33,8 +35,7 @@ class SafeCfgNode(CfgNode):
     def merge_from_list(self, cfg_list):
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=False):
             if _leads_into_list(self, key):
-                plain = value if isinstance(value, dict) else self._decode_cfg_value(value)
-                set_key(self, key, plain, name="NAME")
+                set_key(self, key, _plain(value), name="NAME")
                 continue
             where, _, last = key.rpartition(".")
             entry = {last: value}
@@ -43,6 +44,17 @@ class SafeCfgNode(CfgNode):
                 fit_types(node, entry, where)
             super().merge_from_list([key, entry[last]])
         return super().merge_from_list(list(cfg_list[-1:]) if len(cfg_list) % 2 else [])
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the command line: as yacs reads it, or a mapping or list as in YAML."""
+    found = value if isinstance(value, dict) else CfgNode._decode_cfg_value(value)
+    if not isinstance(found, str) or found.lstrip()[:1] not in ("{", "["):
+        return found
+    try:
+        return parse_yaml(found)
+    except yaml.YAMLError:
+        return found  # text, which the check of the key refuses
 
 
 def _ships_with_detectron2(path: Path) -> bool:
