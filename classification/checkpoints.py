@@ -110,7 +110,7 @@ def _explain(
     if set(names) & set(others):
         return (
             f"{path} is {own} for {_classes(found)} classes, and the model is to tell "
-            f"{_classes(wanted)} apart: a teacher has to know the classes of the data"
+            f"{_classes(wanted)} apart: give weights for the classes of the data"
         )
     if others:
         return f"{path} fits {' or '.join(others)} ({_classes(found)} classes), not {own}"

@@ -17,7 +17,7 @@ def directory_names(root: Path, folders: Sequence[str]) -> list[str]:
     Links are followed.
 
     Raises:
-        ConfigError: a link that leads back to a folder that it lies in.
+        ConfigError: a link that leads back to a folder that it lies in, a pipe or a device.
     """
     names: list[str] = []
     for folder in folders:
@@ -38,6 +38,11 @@ def _walk(root: Path, folder: str, parents: tuple[tuple[int, int], ...], names: 
         for entry in sorted(entries, key=lambda e: e.name):
             if entry.is_dir():
                 _walk(root, f"{folder}/{entry.name}", (*parents, here), names)
+            elif os.path.exists(entry.path) and not entry.is_file():
+                raise ConfigError(
+                    f"{entry.path} is no file, but a pipe, a socket or a device, which would be "
+                    "waited for: remove it"
+                )
             else:
                 names.append(f"{folder}/{entry.name}")
 

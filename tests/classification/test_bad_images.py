@@ -1,6 +1,7 @@
 """Images that would be read wrongly, and folders that are not sets of images."""
 
 import io
+import os
 import shutil
 import struct
 import zipfile
@@ -159,6 +160,10 @@ def a_link_to_itself_above(data):
     (data / "val" / "b" / "again").symlink_to("..")
 
 
+def a_pipe(data):
+    os.mkfifo(data / "train" / "a" / "pipe.png")
+
+
 def other_name_of_val(data):
     (data / "val").rename(data / "validation")
 
@@ -170,6 +175,7 @@ def other_name_of_val(data):
         (one_level_too_deep, r"animals holds no images, but the folders a, b: .* level too deep"),
         (a_link_in_a_circle, "train/a/up is a link that leads back to a folder above it"),
         (a_link_to_itself_above, "val/b/again is a link that leads back"),
+        (a_pipe, r"pipe\.png is no file, but a pipe"),
         (other_name_of_val, r"no folder val or test beside train \(found: train, validation\)"),
     ],
 )
