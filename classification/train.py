@@ -33,6 +33,7 @@ from pcka.classification.data.batches import share_of, train_spans
 from pcka.classification.distiller import Distiller
 from pcka.classification.engine import Engine
 from pcka.classification.evaluate import Accuracy, evaluate
+from pcka.classification.first_batch import warn_of_loud_terms
 from pcka.classification.processes import Process, join_processes
 from pcka.classification.records import (
     CHECKPOINT,
@@ -98,6 +99,8 @@ def _train_in(folder: Path, cfg: Config, process: Process, *, resume: bool) -> d
         begins = not (resume and (folder / CHECKPOINT).is_file())
         accuracy = check_teacher(cfg, distiller.teacher, data, process) if begins else None
         prepare_teacher(cfg, distiller.teacher, data, process, accuracy)
+        if begins and process.world_size == 1:
+            warn_of_loud_terms(cfg, distiller, data, process)
     engine = Engine(cfg, data, distiller, process, folder, _hooks(cfg))
     if resume:
         engine.load_checkpoint()

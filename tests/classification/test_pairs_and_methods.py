@@ -20,7 +20,7 @@ LARGE = [
     for p in PAIRS
     if p.stem not in {q.id for q in QUICK}
 ]
-FEATURES = ("last", "pooled")
+FEATURES = ("stage2", "last", "pooled")
 BATCH = 4
 
 

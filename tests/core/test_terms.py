@@ -199,7 +199,7 @@ def test_features_that_do_not_fit_a_loss(changes, words):
     ("changes", "words"),
     [
         ({"loss": "PachCKA"}, "PatchCKA"),
-        ({"adapter": "conv3x3"}, "conv1x1, identity, linear"),
+        ({"adapter": "conv3x3"}, "conv1x1, conv1x1_bn_relu, identity, linear"),
         ({"features": ("p7",)}, "no feature 'p7': it has p2, p3, res3"),
         ({"features": ()}, "different names"),
         ({"features": ("p2", "p2")}, "different names"),

@@ -143,3 +143,20 @@ def test_figure_shows_every_seed():
     assert dots == [[50.0, 60.0], [70.0]]
     with pytest.raises(ValueError, match="KD: seeds"):
         accuracy_figure({"KD": [([1], [5]), ([2], [5])]}, teacher=90.0)
+
+
+@pytest.mark.slow
+def test_two_studies_in_one_command_as_jobs(study_yaml, tmp_path):
+    pytest.importorskip("submitit")
+    content = yaml.safe_load(study_yaml.read_text())
+    del content["PICTURE"]
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(yaml.safe_dump(content))
+    second.write_text(yaml.safe_dump({**content, "STUDENTS": content["STUDENTS"][:1]}))
+    command = [sys.executable, str(ROOT / "tools" / "study.py"), str(first), str(second)]
+    command += ["--executor", "local", "--output", str(tmp_path / "both"), "device", "cpu"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stdout + found.stderr
+    for name, students in (("a", 2), ("b", 1)):
+        rows = list(csv.DictReader((tmp_path / "both" / name / "runs.csv").open()))
+        assert len([row for row in rows if row["status"] == "done"]) >= students

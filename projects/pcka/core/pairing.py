@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .adapters import ADAPTERS_OF
 from .features import FeatureShape
 from .losses import DistillLoss
 from .schedules import Schedule
@@ -64,8 +65,8 @@ def check_fit(
                 raise spec.error(
                     f"{spec.loss} relates {words}, but the {side}'s {name!r} is a {shape.kind}"
                 )
-    adapter = {"map": "conv1x1", "vector": "linear"}[shapes[0].kind]
-    if spec.adapter not in ("identity", adapter):
+    adapter = ADAPTERS_OF[shapes[0].kind][0]
+    if spec.adapter not in ("identity", *ADAPTERS_OF[shapes[0].kind]):
         raise spec.error(
             f"the student's {names[0]!r} is a {shapes[0].kind}, which the adapter "
             f"{spec.adapter!r} does not take: set {adapter!r}"

@@ -22,7 +22,7 @@ def term_template() -> CfgNode:
     term.LOSS_ARGS = CfgNode(new_allowed=True)
     # A factor of the loss, or {ratio: number}: see pcka.core.balance.
     term.WEIGHT = 1.0
-    # identity, or conv1x1 to bring the student's width to the teacher's.
+    # identity, or conv1x1 (conv1x1_bn_relu) to bring the student's width to the teacher's.
     term.ADAPTER = "identity"
     # Change of WEIGHT over the iterations: kind, end, warmup, off_at of pcka.core.Schedule.
     term.SCHEDULE = CfgNode(new_allowed=True)

@@ -1,7 +1,7 @@
 """Train settings of a config over seeds, each tuned first if asked for, and compare them.
 
-pcka study configs/quickstart/demo.yaml [--seeds 3] [--jobs 2] [--output DIR]
-           [--minutes N] [--skip-failed] [KEY VALUE ...]
+pcka study configs/quickstart/demo.yaml [FILE ...] [--seeds 3] [--jobs 2] [--output DIR]
+           [--minutes N] [--skip-failed] [--executor slurm --job partition=gpu] [KEY VALUE ...]
 
 The key TASK of the file says whether these are detectors or classifiers. Finished runs are kept and
 stopped runs continue, so the same command called again trains what is missing. It writes table.md,
@@ -15,12 +15,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
 
 from pcka.cli import exit_status
 from pcka.errors import RunError
 
+from .cluster import EXECUTORS, job_starter, read_parameters
 from .report import write_report
+from .run import Run
+from .scheduler import train_all
 from .study import run_study
 from .study_file import load_study
 
@@ -51,10 +57,20 @@ def carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         RunError: runs failed.
     """
     until = time.monotonic() + 60 * args.minutes
-    study = load_study(args.file, opts=args.opts, seeds=args.seeds, output_dir=args.output)
-    missing = run_study(study, jobs=args.jobs, retry_failed=not args.skip_failed, until=until)
-    print(write_report(study, _command(arguments)))
-    print(f"\nIn {study.output_dir}: table.md, runs.csv, results.json, figures and the runs")
+    files, opts = _split(args.words)
+    missing: list[Run] = []
+    for file in files:
+        output = str(Path(args.output) / Path(file).stem) if args.output and files[1:] else ""
+        study = load_study(file, opts=opts, seeds=args.seeds, output_dir=output or args.output)
+        train: Callable[..., list[Run]] = train_all
+        if args.executor:
+            start = job_starter(args.executor, study.output_dir, read_parameters(args.job))
+            train = partial(train_all, start=start)
+        missing += run_study(
+            study, jobs=args.jobs, retry_failed=not args.skip_failed, until=until, train=train
+        )
+        print(write_report(study, _command(arguments)))
+        print(f"\nIn {study.output_dir}: table.md, runs.csv, results.json, figures and the runs")
     failed = [run for run in missing if run.failure]
     if failed:
         texts = "\n".join(run.failure_text for run in failed)
@@ -64,6 +80,12 @@ def carry_out(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if missing:
         print(f"{len(missing)} runs are left: the same command continues from here")
     return len(missing)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the study files, which come first, and the KEY VALUE pairs."""
+    files = list(takewhile(lambda word: word.endswith((".yaml", ".yml")), words))
+    return (files or list(words[:1])), list(words[max(len(files), 1) :])
 
 
 def seed_list(text: str) -> list[int]:
@@ -86,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", help="YAML file that names the students")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="FILE [KEY VALUE]",
+        help="YAML files that name the students, one study each, and overrides for every run",
+    )
     parser.add_argument(
         "--seeds",
         type=seed_list,
@@ -103,7 +130,16 @@ def _parser() -> argparse.ArgumentParser:
         help="stop all runs after this time, with exit status 3",
     )
     parser.add_argument("--skip-failed", action="store_true", help="do not run failed runs again")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, help="submit runs as jobs by submitit (pcka[cluster])"
+    )
+    parser.add_argument(
+        "--job",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of submitit's jobs, such as slurm_partition=gpu or timeout_min=60",
+    )
     return parser
 
 
