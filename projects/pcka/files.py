@@ -64,9 +64,20 @@ def save_tensors(path: str | os.PathLike, content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Return the content of a JSON file, None if there is no file."""
+    """Return the content of a JSON file, None if there is no file.
+
+    Raises:
+        ConfigError: a file that holds something else.
+    """
     path = Path(path)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({' '.join(str(error).split())}): put it back, or remove it"
+        ) from error
 
 
 def is_whole(path: str | os.PathLike) -> bool:

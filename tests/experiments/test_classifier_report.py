@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -135,6 +136,18 @@ def test_what_is_gone_is_said(runs, tmp_path):
     (bare / "summary.json").unlink()
     with pytest.raises(ConfigError, match="is not finished: 0 of 2 epoch"):
         report_page([bare])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": NaN}', '{"last": 5}', "\udcff"])
+def test_damaged_files_of_a_run(runs, tmp_path, text):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "alone", folder)
+    (folder / "environment.json").write_text(text, errors="surrogateescape")
+    assert "not recorded" in report_page([folder])
+    (folder / "summary.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=r"summary\.json is (damaged|no summary)") as error:
+        report_page([folder])
+    assert "\n" not in str(error.value)
 
 
 def test_detectors_and_classifiers_are_not_mixed(runs, tmp_path):

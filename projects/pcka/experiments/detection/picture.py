@@ -1,6 +1,5 @@
 """Pictures of the detections of finished runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from pcka.errors import ConfigError
 from pcka.experiments.pages.curves import short_names
 from pcka.experiments.study.run import Run
 from pcka.experiments.study.study import Study
+from pcka.files import read_json
 
 from .figures import comparison_figure
 from .matching import Panel, above_threshold, difference
@@ -117,7 +117,7 @@ def detections(run: Run, data: Evaluated) -> list[Panel]:
         )
     to_class = data.metadata.thing_dataset_id_to_contiguous_id
     found: dict[Any, list[dict]] = {record["image_id"]: [] for record in data.records}
-    for detection in json.loads(path.read_text()):
+    for detection in read_json(path):
         if detection["image_id"] in found:
             found[detection["image_id"]].append(detection)
     panels: list[Panel] = []

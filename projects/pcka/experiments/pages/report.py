@@ -12,6 +12,7 @@ from pcka.errors import ConfigError
 from pcka.experiments.finished_runs import FinishedRuns, is_study, read_run, read_study
 from pcka.experiments.study.kinds import drawing_of
 from pcka.experiments.study.report import notes_on_seeds, results_table
+from pcka.files import read_json
 
 from .html import Section, Table, html_page
 
@@ -105,8 +106,7 @@ def _provenance(subject: FinishedRuns) -> Section:
     notes: dict[str, list[str]] = {}
     for label, runs in subject.runs.items():
         for run in runs:
-            path = run.output_dir / ENVIRONMENT
-            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            found = _recorded(run.output_dir / ENVIRONMENT)
             if not subject.command and "command" in found:
                 notes.setdefault(f"command ({label})", []).append(shlex.join(found["command"]))
             changed = " with changes" if found.get("git_changes") else ""
@@ -120,3 +120,12 @@ def _provenance(subject: FinishedRuns) -> Section:
     rows = [["command", subject.command]] if subject.command else []
     rows += [[key, ", ".join(dict.fromkeys(values))] for key, values in notes.items()]
     return Section("Provenance", (), [Table([["what", "value"], *rows])])
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """Return what a run recorded about itself; a page does without what is damaged."""
+    try:
+        found = read_json(path)
+    except ConfigError:
+        return {}
+    return found if isinstance(found, dict) else {}

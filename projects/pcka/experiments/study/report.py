@@ -1,14 +1,14 @@
 """Reports of studies: every run as CSV, results as JSON, a table in Markdown, and figures."""
 
 import csv
-import json
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 
 from pcka.environment import cpu_name
-from pcka.files import replacing, write_json, write_text
+from pcka.errors import ConfigError
+from pcka.files import read_json, replacing, write_json, write_text
 
 from .estimates import PERCENT, Estimate, estimate, paired_differences
 from .figure import difference_figure
@@ -219,6 +219,12 @@ def _provenance(command: str) -> str:
 
 
 def read_results(path: os.PathLike) -> dict[str, list[dict[str, float]]]:
-    """Return the content of a ``results.json``."""
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    """Return the content of a ``results.json``.
+
+    Raises:
+        ConfigError: the file is damaged, or gone.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no results of a study: run the study again")
+    return found

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcka.errors import ConfigError
 from pcka.files import read_json, write_json
 
 from .kinds import RunKind
@@ -60,14 +61,24 @@ class Run:
     @property
     def summary(self) -> dict | None:
         """The summary that the finished run wrote, or None."""
-        return read_json(self.output_dir / "summary.json")
+        path = self.output_dir / "summary.json"
+        found = read_json(path)
+        if not isinstance(found, dict | None):
+            raise ConfigError(f"{path} is no summary of a run: remove it, and --resume the run")
+        return found
 
     @property
     def results(self) -> dict[str, float]:
         """The figures of the finished run by column; see :meth:`ResultReader.read`."""
         summary = self.summary
         assert summary is not None, f"{self.output_dir} is not finished"
-        return self.kind.results.read(summary)
+        try:
+            return self.kind.results.read(summary)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.output_dir / 'summary.json'} is no summary of such a run "
+                f"({type(error).__name__}: {error}): remove it, and --resume the run"
+            ) from error
 
     @property
     def progress(self) -> int:
@@ -83,7 +94,8 @@ class Run:
     def failure(self) -> dict | None:
         """The failure ``{"exit_status": ..., "log": last lines}`` of this command, or None."""
         record = read_json(self.output_dir / FAILURE)
-        return record if record and record["command"] == self._command else None
+        same = isinstance(record, dict) and record.get("command") == self._command
+        return record if same else None
 
     def record_failure(self, exit_status: int) -> None:
         """Record in the run's folder how its process failed."""
