@@ -196,3 +196,8 @@ def test_wide_layers_are_compared_by_their_samples(monkeypatch):
     many = [torch.randn(40, 4) for _ in range(30)]
     whole = layer_similarity(reader, reader, many).values
     torch.testing.assert_close(whole, layer_similarity(reader, reader, [torch.cat(many)]).values)
+
+
+def test_no_layers():
+    with pytest.raises(ConfigError, match="no layer of Linear is named"):
+        LayerReader(torch.nn.Linear(2, 2), [])

@@ -30,7 +30,7 @@ class LayerReader:
             outputs are read. ``layer_similarity(pool="cells")`` needs it.
 
     Raises:
-        ConfigError: a path that is no submodule; the message names the nearest one.
+        ConfigError: a path that is no submodule; the message names the nearest one. Or no layer.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class LayerReader:
     ):
         if not isinstance(layers, Mapping):
             layers = dict(zip(layers, submodules(model, layers), strict=True))
+        if not layers:
+            raise ConfigError(f"no layer of {type(model).__name__} is named: name one or more")
         self.model = model
         self.strides = None if strides is None else dict(strides)
         self.names = tuple(layers if strides is None else strides)
