@@ -15,6 +15,7 @@ from pcka.experiments.study.study_file import load_study
 ROOT = Path(__file__).parents[2]
 STUDIES = [
     *sorted(ROOT.glob("configs/ablations/*.yaml")),
+    *sorted(ROOT.glob("configs/table1/*.yaml")),
     ROOT / "configs/quickstart/demo.yaml",
     ROOT / "configs/examples/bccd.yaml",
     ROOT / "configs/classification/digits/demo.yaml",
