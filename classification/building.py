@@ -43,7 +43,7 @@ def build_network(
 
     Args:
         side: ``student`` or ``teacher``, for messages.
-        name: of the network.
+        name: the name of the network.
         weights: file, or "".
         data: classes, and the size of the images.
         trained: whether the weights are those of a network that knows the classes of the data.

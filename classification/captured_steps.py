@@ -95,8 +95,8 @@ class CapturedSteps:
 
     Args:
         loader: the training images, on the device.
-        training: what each step does.
-        steps: of one graph.
+        training: the work of each step.
+        steps: the number of steps in one graph.
     """
 
     def __init__(self, loader: TensorTrainLoader, training: Training, steps: int = STEPS):
@@ -132,8 +132,8 @@ class CapturedSteps:
         by one. Groups begin at multiples of their size, whatever step a run is resumed at.
 
         Args:
-            step: of the run.
-            batch: of the epoch.
+            step: the next step, counted over the run.
+            batch: the same step, counted over the epoch.
             spans: the next batches'.
         """
         training, steps = self.training, range(step, step + len(spans))

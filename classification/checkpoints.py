@@ -63,7 +63,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> LoadedWeights:
 
     Args:
         model: changed only if all entries fit.
-        path: of the file.
+        path: the path of the file.
 
     Raises:
         CheckpointError: no such file, no weights in it, weights with NaN or infinity, or those of

@@ -23,7 +23,7 @@ class Config:
 
     Args:
         output_dir: folder that it writes to.
-        seed: of initialisation, order of images and augmentation.
+        seed: the seed of initialisation, order of images and augmentation.
         device: ``auto`` takes a GPU where there is one; else as torch names it.
         data, student, teacher, train: see their classes; no teacher: plain training.
         terms: distillation losses, each with its weight.

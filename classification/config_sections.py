@@ -104,9 +104,9 @@ class TeacherConfig:
     """The frozen network that teaches.
 
     Args:
-        name: of the model.
+        name: the name of the model.
         weights: file of its trained weights.
-        mean, std: of its own training, if they are not those of ``data``.
+        mean, std: the statistics of its own training, if they are not those of ``data``.
         min_accuracy: top-1 in percent that it must reach on the evaluated images before training
             starts. None: clearly better than chance.
         prepare: on a GPU, fold its BatchNorm into its convolutions and cast its weights to the
@@ -135,7 +135,7 @@ class TrainConfig:
     Args:
         epochs: passes over the training images.
         batch_size: images per step, of all processes together.
-        lr, momentum, nesterov, weight_decay: of SGD.
+        lr, momentum, nesterov, weight_decay: the options of SGD.
         schedule: ``multistep`` multiplies lr by ``gamma`` after each of ``milestones`` (epochs);
             ``cosine`` brings it to 0.
         warmup_epochs: epochs over which lr rises linearly from 0.
@@ -145,8 +145,9 @@ class TrainConfig:
         cuda_graph: ``auto`` records the steps of images in memory on a GPU as CUDA graphs, which
             changes how they are started and not what they compute, except that the teacher sees the
             images of several steps at once, which rounds differently. False never does.
-        ema_decay: of a moving average of the student's weights, evaluated as well; None: none.
-        label_smoothing: of the cross-entropy.
+        ema_decay: the decay of a moving average of the student's weights, which is evaluated as
+            well; None: no average.
+        label_smoothing: the smoothing of the cross-entropy.
         eval_every, checkpoint_every: epochs between two; the last epoch always does both.
         checkpoint_minutes: one process also writes a checkpoint within an epoch after so long.
         log_every: steps between two looks at the losses, which stop the run if one is not finite.

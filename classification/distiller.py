@@ -22,11 +22,11 @@ class Distiller(nn.Module):
         teacher: None trains the student alone.
         distill: the terms between the two; given with the teacher.
         ce_weight: factor of the cross-entropy with the labels.
-        label_smoothing: of that cross-entropy.
+        label_smoothing: the smoothing of that cross-entropy.
 
     Attributes:
         measures_gradients: whether the next forward fills ``gradients``.
-        gradients: of :func:`pcka.core.gradient_ratios`, of the last forward; else empty.
+        gradients: the result of :func:`pcka.core.gradient_ratios` in the last forward, or empty.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Distiller(nn.Module):
 
         Args:
             images, labels: ``(B, 3, H, W)`` and ``(B,)``.
-            progress: of the training, for the terms' schedules; None: their full weights.
-            taught: what :meth:`teach` returned for these images; None asks the teacher.
+            progress: the progress of the training, for the terms' schedules; None: full weights.
+            taught: the result of :meth:`teach` for these images; None asks the teacher.
         """
         if taught is None:
             # Run the teacher first: its temporaries are freed before the student's activations are

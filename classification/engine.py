@@ -58,7 +58,7 @@ class Engine:
         data: its images.
         distiller: on the process's device.
         process: this process among all.
-        folder: of the run.
+        folder: the folder of the run.
         hooks: called after every evaluation, in the process that writes, with the engine, the
             number of the epoch and TensorBoard's writer.
     """
@@ -296,7 +296,7 @@ class Engine:
         self.step, self.history = values["step"], values["history"]
 
     def _parts(self) -> dict[str, Any]:
-        """All that has a state."""
+        """Return all parts that have a state, by name."""
         distill = self.distiller.distill
         parts = {
             "model": self.student,

@@ -27,7 +27,7 @@ def evaluate(model: nn.Module, loader: Loader, process: Process, *, transform=No
 
     Args:
         model: ``(B, 3, H, W)`` -> logits ``(B, P)``; is left in the mode it had.
-        transform: of every batch of images before the model sees it.
+        transform: applied to every batch of images before the model sees it.
 
     Raises:
         FloatingPointError: logits that are not finite, which would count as some class.

@@ -19,7 +19,7 @@ def fold_batch_norm(model: nn.Module, images: Tensor, kept: Collection[nn.Module
     on other modules stay. Which layer reads what is seen in one forward.
 
     Args:
-        model: in evaluation mode.
+        model: a network in evaluation mode.
         images: ``(B, 3, H, W)``, of the forward.
         kept: modules whose outputs somebody reads; these outputs stay.
 
@@ -50,7 +50,7 @@ def fold_batch_norm(model: nn.Module, images: Tensor, kept: Collection[nn.Module
 
 
 class _Calls:
-    """What convolutions return and BatchNorm layers read in a forward of ``model``."""
+    """The outputs of convolutions and the inputs of BatchNorm layers in a forward of ``model``."""
 
     def __init__(self, model: nn.Module):
         self.reads = _Reads()

@@ -15,7 +15,7 @@ from pcka.errors import ConfigError
 
 @dataclass(frozen=True)
 class Process:
-    """This process among all that train one model together."""
+    """One process among those that train a model together."""
 
     device: torch.device
     rank: int = 0

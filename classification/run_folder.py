@@ -72,7 +72,7 @@ def check_data(folder: Path, data: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the classes and images that it began with.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         data: the record of what is there now, see :class:`pcka.classification.data.Data`.
 
     Raises:

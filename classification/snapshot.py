@@ -29,9 +29,9 @@ def load_snapshot(path: Path, parts: Mapping[str, Stateful], *, steps: int) -> d
     """Fill ``parts`` and return the values beside them.
 
     Args:
-        path: of the file.
-        parts: what has a state.
-        steps: of the whole run.
+        path: the path of the file.
+        parts: the objects that have a state, by name.
+        steps: the number of steps of the whole run.
 
     Raises:
         ConfigError: a file that cannot be read or is of other parts; it names the remedy.

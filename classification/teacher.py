@@ -16,7 +16,7 @@ class Teacher:
         model: trained.
         names: the features that are wanted.
         mean, std: per channel, of the images that it was trained on.
-        data_mean, data_std: of the images that it is given.
+        data_mean, data_std: the same of the images that it is given.
     """
 
     def __init__(

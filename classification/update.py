@@ -72,8 +72,8 @@ class Update:
             model: the distiller, or what wraps it for several processes.
             images, labels: ``(B, 3, H, W)`` and ``(B,)``.
             rate: the learning rate; a tensor is read on the device.
-            progress: of the training, for the terms' schedules.
-            taught: what :meth:`teach` returned for these images; None asks the teacher.
+            progress: the progress of the training, for the terms' schedules.
+            taught: the result of :meth:`teach` for these images; None asks the teacher.
         """
         images = self._laid_out(images)
         self._set_rate(rate)

@@ -50,7 +50,7 @@ class Data:
         classes: names in the order of their labels.
         image_size: side in pixels.
         majority: share of the most frequent class among the evaluated images.
-        record: what identifies these images, as plain values.
+        record: the values that identify these images.
     """
 
     train: Loader
@@ -84,7 +84,7 @@ def build_data(
     Args:
         cfg: which images, and their augmentation.
         batch_size: images per training step of all processes together; each takes its share.
-        seed: of order and augmentation, equal on all processes.
+        seed: the seed of order and augmentation, equal on all processes.
         device: where batches, and small data sets as a whole, are put.
         rank, world_size: this process and the number of all.
 

@@ -56,7 +56,7 @@ def split_per_class(labels: Sequence[int] | Tensor, fraction: float) -> tuple[Te
 
     Args:
         labels: class of every image, ``(N,)``.
-        fraction: in (0, 1); each class gives at least one image and keeps at least one.
+        fraction: a number in (0, 1); each class gives at least one image and keeps at least one.
 
     Returns:
         sorted indices ``(N - M,)`` and ``(M,)``.

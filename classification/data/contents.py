@@ -24,7 +24,7 @@ def describe(
         classes: names in the order of their labels.
         image_size: side in pixels.
         train, val: an ImageSet in memory, or the Split where the images stay on disk.
-        names: of the images that were read from files.
+        names: the names of the images that were read from files.
     """
     record: dict[str, Any] = {
         "classes": list(classes),

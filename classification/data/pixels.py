@@ -32,8 +32,8 @@ def open_rgb(read: Callable[[str], bytes], name: str, root: str) -> Image.Image:
 
     Args:
         read: name -> bytes.
-        name: of the file.
-        root: that the name starts from, for messages.
+        name: the name of the file.
+        root: the folder that the name starts from, for messages.
 
     Raises:
         ConfigError: it cannot be decoded, or has more than 8 bits a channel; names the file.

@@ -26,7 +26,7 @@ class ImageSet(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Where the crop of each image begins in the padded image, and whether it is mirrored."""
+    """The place in the padded image where each crop begins, and whether it is mirrored."""
 
     top: Tensor  # (B,) int64 in [0, 2 padding]
     left: Tensor  # (B,) int64
@@ -94,8 +94,8 @@ class TensorTrainLoader(_TensorLoader):
         batch_size: images per step of all processes together; see
             :func:`pcka.classification.data.batches.train_spans` for the last batch.
         mean, std: per channel.
-        padding, flip: of the augmentation.
-        seed: of order and augmentation, the same on all processes.
+        padding, flip: the options of the augmentation.
+        seed: the seed of order and augmentation, the same on all processes.
         device: where the data set is kept.
         rank, world_size: this process and the number of all.
     """

@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """All but the classifier: images ``(B, 3, H, W)`` -> ``(B, widths[-1])``."""
+    """The network without its classifier: images ``(B, 3, H, W)`` -> ``(B, widths[-1])``."""
 
     features = name_features("layer1", "layer2", "layer3", last="layer3")
 
@@ -59,7 +59,7 @@ class _Trunk(nn.Module):
 
 
 class ResNet(_Trunk):
-    """With projected shortcuts. Images ``(B, 3, H, W)`` -> logits ``(B, num_classes)``."""
+    """A ResNet with projected shortcuts: images ``(B, 3, H, W)`` -> logits ``(B, num_classes)``."""
 
     def __init__(self, num_classes: int, *, depth: int, widths: tuple[int, ...] = NARROW):
         super().__init__(depth=depth, widths=widths, shortcut=_projection)
@@ -71,7 +71,7 @@ class ResNet(_Trunk):
 
 
 class OptionAResNet(_Trunk):
-    """With shortcuts without parameters. ``(B, 3, H, W)`` -> logits ``(B, num_classes)``."""
+    """A ResNet with shortcuts without parameters: ``(B, 3, H, W)`` -> ``(B, num_classes)``."""
 
     def __init__(self, num_classes: int, *, depth: int):
         super().__init__(depth=depth, widths=NARROW, shortcut=SubsampleAndPad)

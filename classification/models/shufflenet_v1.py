@@ -14,8 +14,8 @@ class Unit(nn.Module):
     """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; at stride 2 beside an average pool.
 
     Args:
-        channels: of the output; at stride 2 the pooled input is the last part of them.
-        groups: of the first convolution.
+        channels: the width of the output; at stride 2 the pooled input is the last part of them.
+        groups: the groups of the first convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, groups: int):

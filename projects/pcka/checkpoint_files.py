@@ -71,8 +71,8 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     """Return the content of a checkpoint file, its tensors on the CPU.
 
     Args:
-        path: of a file written by ``torch.save``, a ``.safetensors`` file, or a pickle of numpy
-            arrays (``.pkl``), whose arrays stay as they are.
+        path: the path of a file written by ``torch.save``, a ``.safetensors`` file, or a pickle of
+            numpy arrays (``.pkl``), whose arrays stay as they are.
 
     Raises:
         CheckpointError: no such file, an archive, a web page, TorchScript, a file that is empty

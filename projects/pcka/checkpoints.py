@@ -45,8 +45,8 @@ def find_state(content: Any, path: str | os.PathLike) -> tuple[dict[str, Tensor]
     """Return the state dict in a checkpoint's content, and the key that it stood under.
 
     Args:
-        content: of :func:`read_checkpoint`.
-        path: for messages.
+        content: the result of :func:`read_checkpoint`.
+        path: the file, for messages.
 
     Returns:
         Tensors by name, and one of ``STATE_KEYS`` or ``bare``.
@@ -144,7 +144,7 @@ def check_numbers(
 
     Args:
         state: tensors by name.
-        path: for the message, which also names the entry.
+        path: the file, for the message, which also names the entry.
         wanted: the model's own entries.
 
     Raises:

@@ -182,8 +182,9 @@ def _count(value: Any, counts: dict[int, int]) -> int:
     """Return how many values there are within one, those of an alias as often as it stands.
 
     Args:
-        value: what was read.
-        counts: of the mappings and lists met so far, by id; 0 marks those that are not done.
+        value: the content that was read.
+        counts: the sizes of the mappings and lists met so far, by id; 0 marks those that are not
+            done.
 
     Raises:
         YAMLError: an alias to a mapping or list that contains it, or aliases of aliases that stand

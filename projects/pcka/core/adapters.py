@@ -1,4 +1,4 @@
-"""From the student's width to the teacher's, where a loss compares number by number."""
+"""Modules that bring a student's feature to the teacher's width, for losses that need it."""
 
 from torch import nn
 

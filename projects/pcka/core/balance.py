@@ -47,8 +47,9 @@ class Balance(nn.Module):
         feature: its name, for messages.
 
     Attributes:
-        figures: of the last backward, by term: ``weight/<key>``, the constant weight that would
-            have had the same effect, and ``gradient/<key>``, the ratio of both gradients.
+        figures: the figures of the last backward, by term: ``weight/<key>``, the constant weight
+            that would have had the same effect, and ``gradient/<key>``, the ratio of both
+            gradients.
     """
 
     mean: Tensor
@@ -67,7 +68,7 @@ class Balance(nn.Module):
 
         Args:
             feature: ``(B, ...)``.
-            parameters: of the adapters of its terms.
+            parameters: those of the adapters of its terms.
         """
         if not torch.is_grad_enabled():
             return feature
@@ -81,7 +82,7 @@ class Balance(nn.Module):
         """Take up a term; return ``weight`` times its loss, which belongs into the sum of losses.
 
         Args:
-            key: of the term, for the figures.
+            key: the key of the term, for the figures.
             ratio: r, without its schedule.
             weight: the factor of the schedule.
             loss: L, ``()``, computed from ``leaf``.

@@ -78,7 +78,8 @@ def fit_types(node: CfgNode, other: dict, where: str = "") -> None:
 
     Args:
         node: the config, with a value for every key.
-        other: what will be merged into it, changed in place; unknown keys stay as they are.
+        other: the values that will be merged into it, changed in place; unknown keys stay as they
+            are.
         where: full name of ``node`` for messages.
 
     Raises:

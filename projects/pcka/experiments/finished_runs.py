@@ -22,7 +22,7 @@ class FinishedRuns:
 
     Args:
         base: the label that the others are compared with; None for no comparison.
-        command: of all runs together; "" if unknown.
+        command: the command of all runs together; "" if unknown.
     """
 
     title: str

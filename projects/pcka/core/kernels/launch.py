@@ -86,7 +86,8 @@ class Launch:
         """Launch on a stream of the current device.
 
         Args:
-            addresses: of every tensor, by name; aligned as they were at the first launch.
+            addresses: the address of every tensor, by name; aligned as they were at the first
+                launch.
             stream: the handle of the stream.
             tensor: returns the tensor of a name; called by the first launch alone.
         """

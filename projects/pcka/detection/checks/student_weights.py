@@ -18,7 +18,7 @@ def check_start(incompatible: Any, student: nn.Module, path: str) -> None:
     Args:
         incompatible: keys that did not match, as fvcore's checkpointer returns them.
         student: the model that was loaded.
-        path: of the file.
+        path: the path of the file.
 
     Raises:
         ConfigError: it filled nothing of the backbone.

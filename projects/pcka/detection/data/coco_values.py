@@ -107,7 +107,7 @@ def check_types(content: dict, *, evaluated: bool) -> list[str]:
     """Return the entries of a COCO file that lack a key, or have a value of a wrong kind.
 
     Args:
-        content: with the lists ``images``, ``annotations`` and ``categories``.
+        content: a COCO file with the lists ``images``, ``annotations`` and ``categories``.
         evaluated: whether the data set is evaluated on, which takes ``area`` and ``iscrowd``.
     """
     problems = []

@@ -34,8 +34,8 @@ class Folder:
     """A folder as it was read.
 
     Attributes:
-        entry: what the config says of it, with every default filled in.
-        names: of its data sets.
+        entry: its entry in the config, with every default filled in.
+        names: the names of its data sets.
         problems: why it cannot be used, each in one line.
         notes: how it was read.
     """

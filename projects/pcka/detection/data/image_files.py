@@ -22,7 +22,7 @@ def check_images(images: list[dict], folder: str) -> list[str]:
 
     Args:
         images: entries with ``file_name``, ``width`` and ``height``.
-        folder: that the names start from.
+        folder: the folder that the names start from.
     """
     paths = {image["file_name"]: os.path.join(folder, image["file_name"]) for image in images}
     missing = [name for name, path in paths.items() if not os.path.isfile(path)]

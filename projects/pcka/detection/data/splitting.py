@@ -18,7 +18,8 @@ def split_training(export: Export, fraction: float | None, seed: int) -> None:
 
     Args:
         export: changed in place.
-        fraction: of the images, 0 for no validation set; None takes a fifth where there is none.
+        fraction: the share of the images, 0 for no validation set; None takes a fifth where there
+            is none.
         seed: another one gives another selection.
     """
     content = export.splits.get("train")

@@ -26,7 +26,7 @@ def run_processes(main: Callable[[Namespace], object], args: Namespace, device: 
 
     Args:
         main: a function that can be imported by its name; its result is dropped.
-        args: from detectron2's ``default_argument_parser``.
+        args: the result of detectron2's ``default_argument_parser``.
         device: MODEL.DEVICE.
     """
     if dist.is_torchelastic_launched():

@@ -32,7 +32,7 @@ class Conversion:
         missing: names of the model that no key filled.
         problems: why the backbone, or the FPN where the file has one, is not complete. Heads may
             be missing, since a teacher of features runs none.
-        notes: what else the user should know.
+        notes: remarks for the user.
     """
 
     source: str
@@ -66,7 +66,8 @@ def convert(
     """Rename and rearrange ``state`` for the model that ``cfg`` describes.
 
     Args:
-        state: from mmdetection 2.x or 3.x, torchvision (classification, detection) or timm.
+        state: a state dict of mmdetection 2.x or 3.x, torchvision (classification, detection) or
+            timm.
         cfg: a plain detectron2 config.
         meta: an mmdetection file's own description.
         bn_eps: eps of the batch norms that the weights were trained with. detectron2 has 1e-5;

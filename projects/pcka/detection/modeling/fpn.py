@@ -51,7 +51,7 @@ def reading(backbone: nn.Module, names: Collection[str]) -> Iterator[None]:
     it enters its convolution. A backbone that is no detectron2 ``FPN`` runs whole.
 
     Args:
-        backbone: of a detector.
+        backbone: the backbone of a detector.
         names: levels to compute, such as ``p3``.
     """
     if type(backbone) is not FPN:

@@ -21,7 +21,7 @@ _DEFAULTS = {"tasks_per_node": "1", "name": "pcka"}
 
 
 class RunCommand:
-    """What a job does: train, or go on from the run's checkpoint if there is one.
+    """The work of a job: train, or go on from the run's checkpoint if there is one.
 
     Args:
         fresh, resumed: the commands for both.
@@ -90,8 +90,9 @@ def job_starter(
 
     Args:
         executor: a name of ``EXECUTORS``.
-        folder: for submitit's own files.
-        parameters: of submitit's ``AutoExecutor.update_parameters``, such as ``timeout_min``.
+        folder: the folder of submitit's own files.
+        parameters: the arguments of submitit's ``AutoExecutor.update_parameters``, such as
+            ``timeout_min``.
 
     Raises:
         ConfigError: submitit is missing, or does not know the cluster or a parameter.

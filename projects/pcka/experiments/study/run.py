@@ -45,7 +45,7 @@ class Run:
 
     @property
     def all_opts(self) -> tuple[str, ...]:
-        """All KEY VALUE pairs, with seed and folder."""
+        """The KEY VALUE pairs of the run, with seed and folder."""
         configs = self.kind.configs
         own = (configs.seed_key, str(self.seed), configs.output_key, str(self.output_dir))
         return (*self.opts, *own)

@@ -1,4 +1,4 @@
-"""What the COCO exports of all tools have in common: ids, categories and names of images."""
+"""Ids, categories and names of images, which the COCO exports of all tools have in common."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def read_coco_files(
     that no split uses are dropped, and all splits get one list of categories, matched by name.
 
     Args:
-        folder: that the names of images in the result start from.
+        folder: the folder that the names of images in the result start from.
         files: split -> its COCO file.
         image_folders: split -> the folders in which its images are looked for, the likeliest first.
     """

@@ -28,13 +28,13 @@ _SPLIT_OF = {
 
 @dataclass
 class Export:
-    """What a reader found in a folder.
+    """The content of a folder, as a reader found it.
 
     Attributes:
         splits: ``train``, ``valid`` or ``test`` -> ``images``, ``annotations`` and ``categories``
             as in a COCO file. File names start from the folder. All splits share the categories.
-        problems: what stands in the way of training, each in one line with file and remedy.
-        notes: what was read differently than it is written, for the log.
+        problems: reasons why training cannot start, each in one line with file and remedy.
+        notes: differences between what was read and what is written, for the log.
     """
 
     splits: dict[str, dict] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Builder:
         """Add an object of the last image.
 
         Args:
-            index: of its class.
+            index: the number of its class.
             corners: left, top, right and bottom in pixels.
             read_from: file and line, for messages.
             polygon: ``x1, y1, x2, y2, ...`` in pixels, if its outline is known.

@@ -23,7 +23,7 @@ def recognise(folder: Path, where: str) -> str:
     """Return the name of the format that a folder is in.
 
     Args:
-        folder: that a labelling tool exported.
+        folder: the folder that a labelling tool exported.
         where: the config key, which begins a message.
 
     Raises:
