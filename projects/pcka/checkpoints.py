@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the weights among its parts, by their plain names, and sound.
+"""The weights in a checkpoint: found among its parts, named plainly and checked.
 
 :mod:`pcka.checkpoint_files` reads the files.
 """
