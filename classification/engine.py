@@ -34,6 +34,7 @@ from .records import (
     CHECKPOINT,
     METRICS,
     STUDENT,
+    STUDENT_BEST,
     STUDENT_EMA,
     SUMMARY,
     save_weights,
@@ -257,7 +258,10 @@ class Engine:
                     accuracy = evaluate(model, self.data.val, self.process)
                 row |= {f"{prefix}top1": accuracy.top1, f"{prefix}top5": accuracy.top5}
         row["images_per_second"] = self.data.train.samples / self.meter.seconds
+        is_best = all(row["top1"] > earlier["top1"] for earlier in self.history)
         self.history.append(row)
+        if is_best and self.process.is_main:
+            save_weights(self.student, self.folder / STUDENT_BEST, self.data.classes)
         if writer:
             write_metrics(self.folder / METRICS, self.history)
             for key, value in row.items():

@@ -21,7 +21,8 @@ from pcka.files import read_json, replacing, save_tensors, write_json
 from .config import Config, save_config
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pth"
-STUDENT, STUDENT_EMA = "student.pth", "student_ema.pth"
+STUDENT, STUDENT_EMA, STUDENT_BEST = "student.pth", "student_ema.pth", "student_best.pth"
+STUDENT_BEST = "student_best.pth"
 METRICS, SUMMARY, DATA = "metrics.csv", "summary.json", "data.json"
 
 

@@ -140,7 +140,7 @@ def test_killed_and_resumed_to_the_bit(
     train(cfg, CPU, resume=True)
     assert [*started, 15][0] == first
     folder = tmp_path / "run"
-    for name in ("student.pth", "student_ema.pth"):
+    for name in ("student.pth", "student_ema.pth", "student_best.pth"):
         assert equal(weights(folder, name), weights(expected, name)), name
     assert metrics(folder) == metrics(expected)
     a, b = (torch.load(f / "checkpoint.pth", weights_only=True) for f in (folder, expected))

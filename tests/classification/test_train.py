@@ -54,6 +54,7 @@ def test_what_a_run_leaves(command, tmp_path):
         "environment.json",
         "metrics.csv",
         "student.pth",
+        "student_best.pth",
         "student_ema.pth",
         "summary.json",
         "tensorboard",
@@ -73,7 +74,7 @@ def test_what_a_run_leaves(command, tmp_path):
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["torch"] == torch.__version__ and environment["threads"] == 1
     assert environment["device"] and "git" in environment
-    for name in ("student.pth", "student_ema.pth", "checkpoint.pth"):
+    for name in ("student.pth", "student_best.pth", "student_ema.pth", "checkpoint.pth"):
         load_weights(create_model("tiny", 10), folder / name)
 
 

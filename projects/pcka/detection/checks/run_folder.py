@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "VIS_PERIOD",
 )
 _LAST = "last_checkpoint"
+BEST_WEIGHTS = "model_best.pth"  # the weights of the best evaluation, without what resuming needs
 
 
 def check_output_dir(cfg: CfgNode, *, resume: bool) -> None:
@@ -84,7 +85,8 @@ def check_last_checkpoint(folder: str) -> bool:
     Raises:
         ConfigError: there are checkpoints, but the last one is not whole; names the newest that is.
     """
-    checkpoints = sorted(Path(folder).glob("model_*.pth"), key=lambda path: path.stat().st_mtime)
+    checkpoints = [path for path in Path(folder).glob("model_*.pth") if path.name != BEST_WEIGHTS]
+    checkpoints.sort(key=lambda path: path.stat().st_mtime)
     path = Path(folder, _LAST)
     if not checkpoints and not path.exists():
         return False

@@ -45,7 +45,7 @@ class StudentCheckpointer(SafeCheckpointer):
         data |= {key: part.state_dict() for key, part in self.checkpointables.items()}
         file = f"{name}.pth"
         self.logger.info(f"Saving checkpoint to {os.path.join(self.save_dir, file)}")
-        save_tensors(os.path.join(self.save_dir, file), _on_cpu({**data, **kwargs}))
+        save_tensors(os.path.join(self.save_dir, file), on_cpu({**data, **kwargs}))
         self.tag_last_checkpoint(file)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -63,15 +63,15 @@ class StudentCheckpointer(SafeCheckpointer):
         return loaded
 
 
-def _on_cpu(value: Any) -> Any:
+def on_cpu(value: Any) -> Any:
     """Copy nested containers with their tensors on the CPU; a state dict keeps its versions."""
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, Mapping):
-        copy = OrderedDict((key, _on_cpu(entry)) for key, entry in value.items())
+        copy = OrderedDict((key, on_cpu(entry)) for key, entry in value.items())
         if hasattr(value, "_metadata"):
             copy._metadata = value._metadata  # type: ignore[attr-defined]
         return copy
     if type(value) in (list, tuple):
-        return type(value)(_on_cpu(entry) for entry in value)
+        return type(value)(on_cpu(entry) for entry in value)
     return value

@@ -14,6 +14,7 @@ from pcka.detection.modeling.distilled_detector import DistilledDetector
 from pcka.environment import ENVIRONMENT, environment
 from pcka.files import write_json, write_text
 
+from .best import BestHook
 from .processes import unwrapped
 from .stream import random_state, set_random_state
 
@@ -148,6 +149,9 @@ class SummaryHook(HookBase):
             "threads": torch.get_num_threads(),
             "results": _json_values(getattr(trainer, "_last_eval_results", {})),
         }
+        best = next((hook.best for hook in trainer._hooks if isinstance(hook, BestHook)), None)
+        if best is not None:
+            summary["best"] = best
         write_json(path, summary)
 
 

@@ -29,6 +29,7 @@ from pcka.detection.config_terms import distils
 from pcka.detection.data.mapper import NamingMapper
 from pcka.detection.modeling.features import Detector
 
+from .best import BestHook
 from .checkpointer import StudentCheckpointer
 from .hooks import RandomStateHook, SummaryHook, TeacherCheckHook, UnusedParametersHook
 from .precision import MixedPrecisionTrainer, StepTrainer, step_dtype
@@ -145,8 +146,8 @@ class Trainer(DefaultTrainer):
             hooks.insert(0, UnusedParametersHook())
         if not comm.is_main_process():
             return hooks
-        # The summary comes last, because it holds the results of the final evaluation.
-        return [*hooks, SummaryHook()]
+        # Both come after the hook that evaluates; the summary holds the results of the last one.
+        return [*hooks, BestHook(), SummaryHook()]
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
