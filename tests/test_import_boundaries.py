@@ -99,7 +99,7 @@ def test_training_imports_only_what_trains(module):
     code = (
         f"import sys, {module}\n"
         f"assert {module.replace('train', 'engine')!r} in sys.modules\n"
-        "heavy = ('matplotlib', 'sklearn', 'pcka.experiments', 'pcka.analysis')\n"
+        "heavy = ('matplotlib', 'sklearn', 'pcka.experiments', 'pcka.analysis', 'pcka.deploy')\n"
         "print(*(name for name in heavy if name in sys.modules))"
     )
     assert output_of(code).split() == []

@@ -3,8 +3,11 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -147,12 +150,19 @@ class SummaryHook(HookBase):
             "first_iteration": trainer.start_iter,
             "device": trainer.cfg.MODEL.DEVICE,
             "threads": torch.get_num_threads(),
+            "classes": list(_class_names(trainer.cfg)),
             "results": _json_values(getattr(trainer, "_last_eval_results", {})),
         }
         best = next((hook.best for hook in trainer._hooks if isinstance(hook, BestHook)), None)
         if best is not None:
             summary["best"] = best
         write_json(path, summary)
+
+
+def _class_names(cfg: CfgNode) -> Sequence[str]:
+    """Return the classes of the training data; none where these have no names."""
+    names = cfg.DATASETS.TRAIN
+    return MetadataCatalog.get(names[0]).get("thing_classes") or () if names else ()
 
 
 def _json_values(results: dict) -> dict:

@@ -1,0 +1,108 @@
+"""Predict on new images by the student of a finished run.
+
+pcka predict RUN IMAGES... [--output DIR] [--threshold 0.5] [--device auto] [--batch N] [--teacher]
+
+RUN is the output folder of a detector (pcka train) or of a classifier (pcka classify); IMAGES are
+files, folders or globs. A detector's boxes, and masks if it has them, are drawn on every image;
+predictions.json holds all detections in COCO's format. Of a classifier there are the five most
+probable classes of every image, in predictions.csv, and contact sheets of all images.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+# detectron2 warns at import under newer torch and setuptools.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+
+from pcka.cli import exit_status  # noqa: E402
+from pcka.errors import ConfigError  # noqa: E402
+
+from .image_sources import find_images  # noqa: E402
+from .outputs import check_new_folder  # noqa: E402
+from .runs import TrainedRun, device_of, find_run  # noqa: E402
+
+THRESHOLD = 0.5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="pcka predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
+    parser.add_argument(
+        "--output", type=Path, help="a new or empty folder; default: RUN/predictions"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_score,
+        metavar="SCORE",
+        help=f"score from which a detection is drawn; default: {THRESHOLD}",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="images at once; default: 1 (detector, as in its evaluation) or 32 (classifier)",
+    )
+    parser.add_argument("--teacher", action="store_true", help="show the teacher beside it")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    return exit_status("pcka predict", lambda: predict(args))
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Check the request, predict and say where the results are.
+
+    Raises:
+        ConfigError: what cannot be predicted, or written; nothing is written then.
+    """
+    run = find_run(args.run)
+    output = args.output or run.folder / "predictions"
+    check_new_folder(output)
+    device = device_of(args.device)
+    images = find_images(args.images)
+    if run.kind == "detection":
+        _detect(run, images, output, device, args)
+    else:
+        raise ConfigError("classifiers: not yet")
+    print(f"{len(images)} images: {output}")
+
+
+def _detect(run: TrainedRun, images, output: Path, device, args: argparse.Namespace) -> None:
+    from .detections import Detections, predict_images
+    from .detector import open_detector
+
+    threshold = THRESHOLD if args.threshold is None else args.threshold
+    detector = open_detector(run, device)
+    detections = Detections(detector, threshold=threshold, with_teacher=args.teacher)
+    predict_images(detections, images, output, batch_size=args.batch or 1)
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"a number from 0 to 1, not {text!r}")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"1 or more, not {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
