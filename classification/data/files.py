@@ -16,7 +16,7 @@ from .image_tree import ImageTree, Split
 from .tensors import Normalize
 
 # Evaluation: the shorter side to 256, then the middle 224, and in this proportion at other sizes.
-_RESIZE_RATIO = 256 / 224
+RESIZE_RATIO = 256 / 224
 _ELONGATED = 50  # times as long as wide
 
 
@@ -45,7 +45,7 @@ class _Images(Dataset):
         epoch, index = key
         image = self.tree.open(self.split.names[index])
         if self.augment is None:
-            image = resize_and_crop(image, self.size, ratio=_RESIZE_RATIO)
+            image = resize_and_crop(image, self.size, ratio=RESIZE_RATIO)
         else:
             # torchvision draws from torch's global generator.
             with torch.random.fork_rng(devices=[]):

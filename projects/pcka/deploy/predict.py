@@ -18,6 +18,9 @@ from pathlib import Path
 # detectron2 warns at import under newer torch and setuptools.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
 warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+warnings.filterwarnings("ignore", message=".*torch.meshgrid.*")
+
+import torch  # noqa: E402
 
 from pcka.cli import exit_status  # noqa: E402
 from pcka.errors import ConfigError  # noqa: E402
@@ -71,14 +74,17 @@ def predict(args: argparse.Namespace) -> None:
     check_new_folder(output)
     device = device_of(args.device)
     images = find_images(args.images)
-    if run.kind == "detection":
-        _detect(run, images, output, device, args)
-    else:
-        raise ConfigError("classifiers: not yet")
+    (_detect if run.kind == "detection" else _classify)(run, images, output, device, args)
     print(f"{len(images)} images: {output}")
 
 
-def _detect(run: TrainedRun, images, output: Path, device, args: argparse.Namespace) -> None:
+def _detect(
+    run: TrainedRun,
+    images: list[Path],
+    output: Path,
+    device: torch.device,
+    args: argparse.Namespace,
+) -> None:
     from .detections import Detections, predict_images
     from .detector import open_detector
 
@@ -86,6 +92,28 @@ def _detect(run: TrainedRun, images, output: Path, device, args: argparse.Namesp
     detector = open_detector(run, device)
     detections = Detections(detector, threshold=threshold, with_teacher=args.teacher)
     predict_images(detections, images, output, batch_size=args.batch or 1)
+
+
+def _classify(
+    run: TrainedRun,
+    images: list[Path],
+    output: Path,
+    device: torch.device,
+    args: argparse.Namespace,
+) -> None:
+    # Imported lazily: classifiers need no detectron2.
+    from .classifications import classify_images
+    from .classifier import open_classifier
+
+    if args.threshold is not None:
+        raise ConfigError("--threshold is for detectors: a classifier lists its top five classes")
+    classify_images(
+        open_classifier(run, device),
+        images,
+        output,
+        batch_size=args.batch or 32,
+        with_teacher=args.teacher,
+    )
 
 
 def _score(text: str) -> float:
