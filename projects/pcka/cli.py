@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("pcka.experiments.pages.command", "gather finished runs on one HTML page"),
     "pictures": ("pcka.experiments.pictures", "draw what a finished student took over"),
     "predict": ("pcka.deploy.predict", "predict on new images by a finished student"),
+    "export": ("pcka.deploy.export", "export a finished student to ONNX or TorchScript"),
     "import-weights": ("pcka.detection.importers.command", "convert weights of other frameworks"),
 }
 # Names the process that this one ends with; the scheduler of studies sets it.

@@ -1,0 +1,95 @@
+"""An exported file beside the network that it came from: how far apart their results are.
+
+Letters: N and M detections of the network and of the file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pcka.errors import RunError
+
+# The largest difference between a file and its network: boxes in pixels, scores and masks as
+# probabilities, logits as a part of the largest one.
+TOLERANCES = {"boxes": 0.1, "scores": 1e-3, "masks": 1e-2, "logits": 1e-3}
+
+Results = tuple[Tensor, ...]
+
+
+def compare(
+    network: Callable[[Tensor], Results],
+    file: Callable[[Tensor], Results],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[str],
+) -> dict[str, float]:
+    """Return the largest difference of every output over all inputs; classes are equal.
+
+    Args:
+        network, file: of the same outputs.
+        inputs: for both, one by one.
+        outputs: their names: ``boxes``, ``scores``, ``classes`` and perhaps ``masks``, or
+            ``logits``.
+
+    Raises:
+        RunError: the results differ by more than ``TOLERANCES``.
+    """
+    largest = {name: 0.0 for name in outputs if name in TOLERANCES}
+    for number, image in enumerate(inputs):
+        expected = dict(zip(outputs, network(image), strict=True))
+        found = dict(zip(outputs, file(image), strict=True))
+        apart = (
+            _logits_apart(expected["logits"], found["logits"])
+            if "logits" in outputs
+            else _detections_apart(expected, found)
+        )
+        for name, value in apart.items():
+            if not value <= TOLERANCES[name]:
+                raise RunError(
+                    f"the exported file computes something else: on image {number} its {name} are "
+                    f"{value:.3g} away from the network's (at most {TOLERANCES[name]}); no file is "
+                    "written"
+                )
+            largest[name] = max(largest[name], value)
+    return largest
+
+
+def _logits_apart(expected: Tensor, found: Tensor) -> dict[str, float]:
+    if expected.shape != found.shape:
+        return {"logits": torch.inf}
+    scale = expected.abs().max().clamp(min=1)
+    return {"logits": float((expected - found).abs().max() / scale)}
+
+
+def _detections_apart(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Match detections of equal class by their boxes, whatever their order.
+
+    A detection may be missing in one of the two if its score is that of the last one kept, because
+    a rounding error decides which of them is cut off.
+    """
+    apart = {name: 0.0 for name in expected if name in TOLERANCES}
+    for a, b in ((expected, found), (found, expected)):
+        if not len(a["scores"]):
+            continue
+        least = float(a["scores"].min()) + TOLERANCES["scores"]
+        certain = a["scores"] > least
+        if not len(b["scores"]):
+            return {**apart, "boxes": torch.inf} if certain.any() else apart
+        # (N, M): the largest difference of a coordinate; of other classes, infinite.
+        distance = (a["boxes"][:, None] - b["boxes"][None]).abs().amax(2)
+        distance[a["classes"][:, None] != b["classes"][None]] = torch.inf
+        scores = (a["scores"][:, None] - b["scores"][None]).abs()
+        nearest = (distance / TOLERANCES["boxes"] + scores / TOLERANCES["scores"]).argmin(1)
+        rows = torch.arange(len(nearest))
+        for name, values in (("boxes", distance), ("scores", scores)):
+            apart[name] = max(apart[name], _largest(values[rows, nearest][certain]))
+        if "masks" in apart:
+            masks = (a["masks"] - b["masks"][nearest]).abs().flatten(1).amax(1)
+            apart["masks"] = max(apart["masks"], _largest(masks[certain]))
+    return apart
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) if len(values) else 0.0

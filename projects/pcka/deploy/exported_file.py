@@ -1,0 +1,118 @@
+"""Files that run without this project: TorchScript and ONNX, written by tracing, and run."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pcka import __version__
+from pcka.errors import ConfigError, nearest
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".ts"}
+# The tracing exporter of torch, and operators that onnxruntime and converters know for long.
+OPSET = 17
+_NEEDED = {"onnx": ("onnx", "onnxruntime"), "torchscript": ()}
+
+
+@dataclass(frozen=True)
+class Traceable:
+    """A network of one tensor that can be traced.
+
+    Attributes:
+        name: of the network, for messages.
+        module: takes a tensor; returns a tensor, or a tuple of them.
+        example: the tensor that is traced.
+        outputs: a name for each output.
+        dynamic: by input or output, the names of its axes that may have any size in an ONNX file.
+    """
+
+    name: str
+    module: nn.Module
+    example: Tensor
+    outputs: Sequence[str]
+    dynamic: Mapping[str, Mapping[int, str]]
+    input: str = "image"
+
+
+def check_format(name: str) -> None:
+    """Raise ConfigError for an unknown format, or one whose packages are not installed."""
+    if name not in FORMATS:
+        close = nearest(name, FORMATS)
+        hint = f", did you mean {close}?" if close else "."
+        raise ConfigError(f"unknown --format {name!r}{hint} Known: {', '.join(FORMATS)}")
+    absent = [package for package in _NEEDED[name] if util.find_spec(package) is None]
+    if absent:
+        raise ConfigError(
+            f"--format {name} needs {' and '.join(absent)}: pip install '.[export]', or export to "
+            "--format torchscript"
+        )
+
+
+def write_traced(traceable: Traceable, path: Path, file_format: str) -> None:
+    """Trace a network and write it.
+
+    Raises:
+        ConfigError: a network that cannot be traced or has no such format; names it.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # The tracer warns wherever a size is read; the file is compared with the network.
+            warnings.simplefilter("ignore")
+            if file_format == "torchscript":
+                traced = torch.jit.trace(
+                    traceable.module.eval(), (traceable.example,), check_trace=False
+                )
+                torch.jit.save(traced, str(path))
+                return
+            torch.onnx.export(
+                traceable.module.eval(),
+                (traceable.example,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[traceable.input],
+                output_names=list(traceable.outputs),
+                dynamic_axes={key: dict(axes) for key, axes in traceable.dynamic.items()},
+            )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # tracing fails in as many ways as networks can be written
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"{traceable.name} cannot be exported to {file_format}: {reason:.300}"
+        ) from error
+
+
+def load_traced(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return an exported file as a function of its input, on the CPU."""
+    if file_format == "torchscript":
+        module = torch.jit.load(str(path), map_location="cpu")
+
+        @torch.no_grad()
+        def run(x: Tensor) -> tuple[Tensor, ...]:
+            found = module(x)
+            return (found,) if isinstance(found, Tensor) else tuple(found)
+
+        return run
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings concern shapes that are known only when it runs
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: tuple(map(torch.from_numpy, session.run(None, {name: x.numpy()})))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that took part, as far as they are installed."""
+    found = {"pcka": __version__}
+    for package in ("torch", "torchvision", "detectron2", "onnx", "onnxruntime"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
