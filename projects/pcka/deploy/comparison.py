@@ -4,6 +4,7 @@ Letters: N and M detections of the network and of the file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +18,25 @@ TOLERANCES = {"boxes": 0.1, "scores": 1e-3, "masks": 1e-2, "logits": 1e-3}
 Results = tuple[Tensor, ...]
 
 
+class Comparison(NamedTuple):
+    """What was compared.
+
+    Attributes:
+        largest: the largest difference of every output that is not whole numbers.
+        results: how many detections, or rows of logits, the network gave.
+    """
+
+    largest: dict[str, float]
+    results: int
+
+
 def compare(
     network: Callable[[Tensor], Results],
     file: Callable[[Tensor], Results],
     inputs: Sequence[Tensor],
     outputs: Sequence[str],
-) -> dict[str, float]:
-    """Return the largest difference of every output over all inputs; classes are equal.
+) -> Comparison:
+    """Compare the results for all inputs; classes have to be equal.
 
     Args:
         network, file: of the same outputs.
@@ -35,9 +48,11 @@ def compare(
         RunError: the results differ by more than ``TOLERANCES``.
     """
     largest = {name: 0.0 for name in outputs if name in TOLERANCES}
+    results = 0
     for number, image in enumerate(inputs):
         expected = dict(zip(outputs, network(image), strict=True))
         found = dict(zip(outputs, file(image), strict=True))
+        results += len(expected[outputs[0]])
         apart = (
             _logits_apart(expected["logits"], found["logits"])
             if "logits" in outputs
@@ -51,7 +66,7 @@ def compare(
                     "written"
                 )
             largest[name] = max(largest[name], value)
-    return largest
+    return Comparison(largest, results)
 
 
 def _logits_apart(expected: Tensor, found: Tensor) -> dict[str, float]:

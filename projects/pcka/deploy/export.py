@@ -11,25 +11,19 @@ import argparse
 import logging
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# detectron2 warns at import under newer torch and setuptools.
-warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-warnings.filterwarnings("ignore", message=".*torch.meshgrid.*")
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from pcka.cli import exit_status
+from pcka.errors import ConfigError
+from pcka.files import replacing, write_json
 
-from pcka.cli import exit_status  # noqa: E402
-from pcka.errors import ConfigError  # noqa: E402
-from pcka.files import replacing, write_json  # noqa: E402
-
-from .comparison import TOLERANCES, compare  # noqa: E402
-from .exported_file import (  # noqa: E402
+from .comparison import TOLERANCES, compare
+from .exported_file import (
     FORMATS,
     Traceable,
     check_format,
@@ -37,12 +31,15 @@ from .exported_file import (  # noqa: E402
     versions,
     write_traced,
 )
-from .outputs import check_new_files  # noqa: E402
-from .runs import TrainedRun, find_run  # noqa: E402
+from .outputs import check_new_files
+from .quiet import quiet_libraries
+from .runs import TrainedRun, find_run
 
 _DETECTOR_IMAGES, _CLASSIFIER_IMAGES = 4, 8  # that a file is checked on
 
 Size = tuple[int, int]
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "training images (classifier)",
     )
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_libraries()
     return exit_status("pcka export", lambda: export(args))
 
 
@@ -87,13 +84,16 @@ def export(args: argparse.Namespace) -> None:
     with replacing(output) as part:
         write_traced(traceable, part, args.format)
         file = load_traced(part, args.format)
-        apart = compare(_results(traceable), file, inputs, traceable.outputs)
+        found = compare(_results(traceable), file, inputs, traceable.outputs)
     check = {
         "images": sum(len(x) if x.ndim == 4 else 1 for x in inputs),
         "of": data,
-        "largest_difference": apart,
-        "tolerance": {name: TOLERANCES[name] for name in apart},
+        "results": found.results,
+        "largest_difference": found.largest,
+        "tolerance": {name: TOLERANCES[name] for name in found.largest},
     }
+    if not found.results:
+        logger.warning("the network detects nothing on these images: only that was compared")
     write_json(
         about,
         {
@@ -105,7 +105,7 @@ def export(args: argparse.Namespace) -> None:
             "versions": versions(),
         },
     )
-    differences = ", ".join(f"{name} {value:.1e}" for name, value in apart.items())
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in found.largest.items())
     print(
         f"{output}: differs from the network on {check['images']} images of {data} by at most "
         f"{differences}"

@@ -1,5 +1,6 @@
 """Files that run without this project: TorchScript and ONNX, written by tracing, and run."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,11 @@ def load_traced(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor
 def versions() -> dict[str, str]:
     """Return the versions of the packages that took part, as far as they are installed."""
     found = {"pcka": __version__}
-    for package in ("torch", "torchvision", "detectron2", "onnx", "onnxruntime"):
+    # Distributions of detectron2 have several names.
+    detectron2 = sys.modules.get("detectron2")
+    if detectron2 is not None:
+        found["detectron2"] = str(detectron2.__version__)
+    for package in ("torch", "torchvision", "onnx", "onnxruntime"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

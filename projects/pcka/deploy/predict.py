@@ -9,25 +9,19 @@ probable classes of every image, in predictions.csv, and contact sheets of all i
 """
 
 import argparse
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# detectron2 warns at import under newer torch and setuptools.
-warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-warnings.filterwarnings("ignore", message=".*torch.meshgrid.*")
+import torch
 
-import torch  # noqa: E402
+from pcka.cli import exit_status
+from pcka.errors import ConfigError
 
-from pcka.cli import exit_status  # noqa: E402
-from pcka.errors import ConfigError  # noqa: E402
-
-from .image_sources import find_images  # noqa: E402
-from .outputs import check_new_folder  # noqa: E402
-from .runs import TrainedRun, device_of, find_run  # noqa: E402
+from .image_sources import find_images
+from .outputs import check_new_folder
+from .quiet import quiet_libraries
+from .runs import TrainedRun, device_of, find_run
 
 THRESHOLD = 0.5
 
@@ -59,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--teacher", action="store_true", help="show the teacher beside it")
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_libraries()
     return exit_status("pcka predict", lambda: predict(args))
 
 
