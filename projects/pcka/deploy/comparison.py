@@ -107,4 +107,7 @@ def _detections_apart(
 
 
 def _largest(values: Tensor) -> float:
+    """Return the largest value, infinity for NaN, 0 of none."""
+    if values.isnan().any():
+        return torch.inf
     return float(values.max()) if len(values) else 0.0

@@ -2,12 +2,14 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from pcka import __version__
@@ -54,23 +56,23 @@ def check_format(name: str) -> None:
 
 
 def write_traced(traceable: Traceable, path: Path, file_format: str) -> None:
-    """Trace a network and write it.
+    """Trace a network, whose parameters become constants, and write it.
 
     Raises:
         ConfigError: a network that cannot be traced or has no such format; names it.
     """
+    # Without gradients the results of a TorchScript file are plain tensors.
+    module = traceable.module.eval().requires_grad_(False)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with _plain_attention(), torch.no_grad(), warnings.catch_warnings():
             # The tracer warns wherever a size is read; the file is compared with the network.
             warnings.simplefilter("ignore")
             if file_format == "torchscript":
-                traced = torch.jit.trace(
-                    traceable.module.eval(), (traceable.example,), check_trace=False
-                )
+                traced = torch.jit.trace(module, (traceable.example,), check_trace=False)
                 torch.jit.save(traced, str(path))
                 return
             torch.onnx.export(
-                traceable.module.eval(),
+                module,
                 (traceable.example,),
                 str(path),
                 dynamo=False,
@@ -86,6 +88,17 @@ def write_traced(traceable: Traceable, path: Path, file_format: str) -> None:
         raise ConfigError(
             f"{traceable.name} cannot be exported to {file_format}: {reason:.300}"
         ) from error
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Compute attention by plain operators: ONNX lacks the fused one of torch."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def load_traced(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
@@ -110,12 +123,16 @@ def load_traced(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that took part, as far as they are installed."""
-    found = {"pcka": __version__}
+    found = {
+        "pcka": __version__,
+        "torch": str(torch.__version__),
+        "torchvision": torchvision.__version__,
+    }
     # Distributions of detectron2 have several names.
     detectron2 = sys.modules.get("detectron2")
     if detectron2 is not None:
         found["detectron2"] = str(detectron2.__version__)
-    for package in ("torch", "torchvision", "onnx", "onnxruntime"):
+    for package in ("onnx", "onnxruntime"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
