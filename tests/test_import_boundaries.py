@@ -61,6 +61,8 @@ def test_classification_works_without_detectron2():
         "import importlib, pkgutil, pcka.classification as c\n"
         "for m in pkgutil.walk_packages(c.__path__, 'pcka.classification.'):\n"
         "    importlib.import_module(m.name)\n"
+        "import pcka.deploy.predict, pcka.deploy.export\n"
+        "import pcka.deploy.classifications, pcka.deploy.export_classifier\n"
         "assert not any(name.startswith('pcka.detection') for name in sys.modules)"
     )
     output_of(code)
@@ -82,7 +84,7 @@ def test_analysis_needs_no_training():
 COMMANDS = {PACKAGE / "detection" / "train.py", PACKAGE / "classification" / "train.py"}
 
 
-def test_nothing_imports_experiments_tools_or_tests():
+def test_nothing_imports_experiments_deploy_tools_or_tests():
     folders = [f for f in PACKAGE.iterdir() if f.is_dir() and f.name != "experiments"]
     files = [p for folder in folders for p in folder.rglob("*.py")] + list(PACKAGE.glob("*.py"))
     assert len(files) > 100
@@ -90,6 +92,7 @@ def test_nothing_imports_experiments_tools_or_tests():
         found = {".".join(name.split(".")[:2]) for name in imported_by(path)}
         assert not {name.split(".")[0] for name in found} & {"tools", "tests"}, path
         assert path in COMMANDS or "pcka.experiments" not in found, path
+        assert "pcka.deploy" not in found, path
 
 
 @pytest.mark.slow
