@@ -17,6 +17,7 @@ from pcka.errors import ConfigError, RunError, nearest
 # Name -> the place of its function, and one line of help. Imported only when called, because most
 # imports take seconds.
 COMMANDS = {
+    "init": ("pcka.detection.init.command", "write a config that trains on a folder of data"),
     "train": ("pcka.detection.train", "train or evaluate a detector, with or without a teacher"),
     "classify": ("pcka.classification.train", "train or evaluate an image classifier"),
     "study": ("pcka.experiments.study.command", "train settings over seeds and compare them"),
