@@ -15,7 +15,7 @@ from pcka.detection.init.command import main
 
 SMALL = (
     *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", 0),
-    *("MODEL.FPN.OUT_CHANNELS", 32, "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2),
+    *("MODEL.FPN.OUT_CHANNELS", 64, "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2),
     *("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MAX_SIZE_TRAIN", 64, "DATALOADER.NUM_WORKERS", 0),
     *("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64),
 )
@@ -88,7 +88,7 @@ def test_the_written_config_trains(tmp_path, monkeypatch, capsys, make, student,
     train(teacher)
     cfg = load_config(str(output), [*SMALL, "MODEL.PCKA.TERMS.0.LOSS_ARGS.patch_size", 1])
     cfg.MODEL.PCKA.TERMS[0]["FEATURES"] = cfg.MODEL.PCKA.TERMS[0]["FEATURES"][:2]
-    cfg.MODEL.PCKA.TEACHER.OPTS = [str(x) for x in ("MODEL.FPN.OUT_CHANNELS", 32)]
+    cfg.MODEL.PCKA.TEACHER.OPTS = [str(x) for x in ("MODEL.FPN.OUT_CHANNELS", 64)]
     check_run(cfg)
     train(cfg)
     assert (tmp_path / "output/own/model_final.pth").is_file()
