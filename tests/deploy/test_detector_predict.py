@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from detector_runs import train
@@ -63,6 +64,26 @@ def test_draws_the_teacher_on_the_right(run, coco, tmp_path):
     assert Image.open(output / "0.png").size == (2 * 80 * 7, 64 * 7)
 
 
+def write_video(path, frames):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (80, 64))
+    for index in range(frames):
+        writer.write(np.full((64, 80, 3), 20 * index, np.uint8))
+    writer.release()
+
+
+@pytest.mark.slow
+def test_draws_every_frame_of_a_video(run, coco, tmp_path):
+    write_video(tmp_path / "0.avi", 5)
+    output = tmp_path / "out"
+    images = [coco / "images" / "0.png", tmp_path / "0.avi"]
+    assert predict(run, *images, "--output", output, "--batch", "2") == 0
+    video = cv2.VideoCapture(str(output / "0_2.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and video.get(cv2.CAP_PROP_FPS) == 10
+    assert video.read()[1].shape == (64 * 7, 80 * 7, 3)
+    content = json.loads((output / "predictions.json").read_text())
+    assert [image.get("frame") for image in content["images"]] == [None, 0, 1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_names_come_from_the_summary_where_the_data_are_gone(run, coco, tmp_path, caplog):
     moved = tmp_path / "moved"
@@ -105,12 +126,14 @@ def fake_run(tmp_path):
 def test_refuses_images_that_are_none(fake_run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.mp4").write_text("no video")
     Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(tmp_path / "deep.png")
     for name, words in {
         "absent.png": "there is no such file or folder",
         "*.gif": "there is no such file or folder",
         "empty": "no images in it",
         "text.png": "text.png is no image that can be read",
+        "text.mp4": "text.mp4 is no video that OpenCV can read",
         "deep.png": "deep.png has more than 8 bits a channel",
     }.items():
         assert predict(fake_run, tmp_path / name) == 2

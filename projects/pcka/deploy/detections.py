@@ -17,7 +17,6 @@ from pcka.errors import ConfigError
 from pcka.files import replacing, write_json
 
 from .detector import Detect, TrainedDetector
-from .outputs import unique_names
 
 PREDICTIONS, TEACHER_PREDICTIONS = "predictions.json", "predictions_teacher.json"
 _LEGIBLE = 480  # pixels: the shorter side of a drawing is brought to at least half of this
@@ -128,11 +127,14 @@ class Detections:
 
 
 def predict_images(
-    detections: Detections, images: Sequence[Path], output: Path, *, batch_size: int
+    detections: Detections,
+    images: Sequence[Path],
+    names: Sequence[str],
+    output: Path,
+    *,
+    batch_size: int,
 ) -> None:
-    """Detect in image files; write a drawing of each and the COCO files into ``output``."""
-    names = unique_names([path.stem for path in images])
-    output.mkdir(parents=True, exist_ok=True)
+    """Detect in image files and write a drawing of each, by its name, into ``output``."""
     with tqdm(total=len(images), desc="images", unit="image", disable=None) as progress:
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
@@ -143,4 +145,3 @@ def predict_images(
                 with replacing(output / f"{name}.png") as file:
                     Image.fromarray(drawing).save(file, format="PNG")
                 progress.update()
-    detections.write(output)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.data.detection_utils import convert_image_to_rgb, convert_PIL_to_numpy, read_image
 from detectron2.modeling import build_model
+from PIL import Image
 from torch import nn
 
 import pcka.detection  # noqa: F401  (registers FCOS and the backbones of this project)
@@ -68,6 +69,10 @@ class TrainedDetector:
         """
         with naming_image(path):
             return read_image(str(path), self.cfg.INPUT.FORMAT)
+
+    def from_rgb(self, image: np.ndarray) -> np.ndarray:
+        """Return an RGB image ``(H, W, 3)`` uint8 as :meth:`read` would give it."""
+        return convert_PIL_to_numpy(Image.fromarray(image), self.cfg.INPUT.FORMAT)
 
     def rgb(self, image: np.ndarray) -> np.ndarray:
         """Return an image of :meth:`read` in RGB, to draw on."""

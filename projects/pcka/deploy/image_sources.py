@@ -10,13 +10,21 @@ from PIL import Image
 from pcka.classification.data.pixels import UNREADABLE, check_header
 from pcka.errors import ConfigError
 
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video, by its name."""
+    return path.suffix.lower() in VIDEO_ENDINGS
+
 
 def find_images(sources: Sequence[str]) -> list[Path]:
-    """Return the image files of all sources, each once and in their order.
+    """Return the image files of all sources, each once and in their order; videos as well.
 
     Args:
         sources: files; folders, of which all files with an image's ending are taken, those of
-            folders inside too; or globs such as ``photos/*.jpg``, ``**`` for folders inside.
+            folders inside too, but no videos; or globs such as ``photos/*.jpg``, with ``**`` for
+            folders inside.
 
     Raises:
         ConfigError: a source that does not exist, one without images, or a file that is no image
@@ -32,7 +40,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
         if not images:
             raise ConfigError(f"IMAGES {source}: no images in it ({', '.join(_usual_endings())})")
         found.update(dict.fromkeys(images))
-    for image in found:
+    for image in (path for path in found if not is_video(path)):
         with naming_image(image), Image.open(image) as header:
             check_header(header, str(image))
     return list(found)
@@ -65,6 +73,7 @@ def _images_at(path: Path) -> list[Path]:
         file
         for file in sorted(path.rglob("*"))
         if file.suffix.lower() in endings
+        and not is_video(file)
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]

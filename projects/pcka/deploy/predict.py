@@ -3,9 +3,10 @@
 pcka predict RUN IMAGES... [--output DIR] [--threshold 0.5] [--device auto] [--batch N] [--teacher]
 
 RUN is the output folder of a detector (pcka train) or of a classifier (pcka classify); IMAGES are
-files, folders or globs. A detector's boxes, and masks if it has them, are drawn on every image;
-predictions.json holds all detections in COCO's format. Of a classifier there are the five most
-probable classes of every image, in predictions.csv, and contact sheets of all images.
+files, folders or globs, for detectors also videos. A detector's boxes, and masks if it has them,
+are drawn on every image and frame; predictions.json holds all detections in COCO's format. Of a
+classifier there are the five most probable classes of every image, in predictions.csv, and contact
+sheets of all images.
 """
 
 import argparse
@@ -18,8 +19,8 @@ import torch
 from pcka.cli import exit_status
 from pcka.errors import ConfigError
 
-from .image_sources import find_images
-from .outputs import check_new_folder
+from .image_sources import find_images, is_video
+from .outputs import check_new_folder, unique_names
 from .quiet import quiet_libraries
 from .runs import TrainedRun, device_of, find_run
 
@@ -69,7 +70,7 @@ def predict(args: argparse.Namespace) -> None:
     device = device_of(args.device)
     images = find_images(args.images)
     (_detect if run.kind == "detection" else _classify)(run, images, output, device, args)
-    print(f"{len(images)} images: {output}")
+    print(f"{len(images)} file(s): {output}")
 
 
 def _detect(
@@ -81,11 +82,24 @@ def _detect(
 ) -> None:
     from .detections import Detections, predict_images
     from .detector import open_detector
+    from .videos import open_video, predict_video
 
+    videos = [path for path in images if is_video(path)]
+    for path in videos:
+        open_video(path).release()
     threshold = THRESHOLD if args.threshold is None else args.threshold
     detector = open_detector(run, device)
     detections = Detections(detector, threshold=threshold, with_teacher=args.teacher)
-    predict_images(detections, images, output, batch_size=args.batch or 1)
+    output.mkdir(parents=True, exist_ok=True)
+    names = dict(zip(images, unique_names([path.stem for path in images]), strict=True))
+    pictures = [path for path in images if path not in videos]
+    batch_size = args.batch or 1
+    predict_images(
+        detections, pictures, [names[p] for p in pictures], output, batch_size=batch_size
+    )
+    for path in videos:
+        predict_video(detections, path, output / f"{names[path]}.mp4", batch_size=batch_size)
+    detections.write(output)
 
 
 def _classify(
@@ -101,6 +115,9 @@ def _classify(
 
     if args.threshold is not None:
         raise ConfigError("--threshold is for detectors: a classifier lists its top five classes")
+    videos = [path for path in images if is_video(path)]
+    if videos:
+        raise ConfigError(f"{videos[0]} is a video, and videos are for detectors: give images")
     classify_images(
         open_classifier(run, device),
         images,
