@@ -20,10 +20,14 @@ def tiny_models(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Return a run on 8x8 images of two classes that a teacher taught, and the images' folder."""
+def run(request, tmp_path):
+    """Return the config of a run on 8x8 images of two classes that a teacher taught.
+
+    A parameter is ``data.memory_mb``: with 0 the images are read from disk.
+    """
     root = noise_images(tmp_path / "data", per_class=26)
     data = {"name": "folder", "root": root, "holdout": 0.0, "workers": 0}
+    data["memory_mb"] = getattr(request, "param", 2048)
     teacher = save_teacher(tmp_path / "teacher.pth", classes=2)
     terms = [{"name": "kd", "features": ["logits"], "loss": "KD"}]
     tree = {"data": data, "teacher": teacher, "terms": terms, "train": {"epochs": 1}}
@@ -42,6 +46,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize("run", [2048, 0], indirect=True)
 def test_probabilities_are_those_of_the_evaluation(run, tmp_path):
     images = f"{run.data.root}/val"
     assert predict(run.output_dir, images, "--teacher") == 0

@@ -11,7 +11,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pcka.cli import main
+from pcka.deploy.detector import labels_of
 from pcka.deploy.outputs import unique_names
+from pcka.deploy.runs import TrainedRun
 from pcka.detection import load_config
 from pcka.detection.data.coco_json import register_coco_json
 
@@ -95,6 +97,25 @@ def test_names_come_from_the_summary_where_the_data_are_gone(run, coco, tmp_path
     assert predict(moved, coco / "images" / "0.png") == 0
     content = json.loads((moved / "predictions" / "predictions.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "dark"}, {"id": 2, "name": "light"}]
+
+
+def test_names_come_from_a_folder_of_a_labelling_tool(coco, tmp_path):
+    for split in ("train", "valid"):  # a Roboflow export
+        shutil.copytree(coco / "images", tmp_path / "export" / split)
+        shutil.copy(coco / "instances.json", tmp_path / "export" / split / "_annotations.coco.json")
+    folders = [{"NAME": "labelled", "PATH": str(tmp_path / "export")}]
+    opts = ["DATASETS.FOLDERS", folders, "MODEL.ROI_HEADS.NUM_CLASSES", 2]
+    cfg = load_config("", [*opts, "DATASETS.TEST", "('labelled_valid',)"])
+    names, ids = labels_of(TrainedRun(tmp_path, "detection", tmp_path), cfg)
+    assert names == ("dark", "light") and len(set(ids)) == 2
+
+
+@pytest.mark.slow
+def test_names_the_image_whose_pixels_are_damaged(run, coco, tmp_path, capsys):
+    content = (coco / "images" / "0.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    assert predict(run, tmp_path / "cut.png", "--output", tmp_path / "out") == 2
+    assert "cut.png is no image that can be read" in capsys.readouterr().err
 
 
 def test_refuses_folders_without_a_usable_run(tmp_path, capsys):

@@ -134,11 +134,11 @@ def open_detector(run: TrainedRun, device: torch.device) -> TrainedDetector:
             f"{run.weights} does not fit {run.config}: {len(wrong)} entries of the student are "
             f"missing or of another shape, such as {wrong[0]}"
         )
-    classes, ids = _labels(run, cfg)
+    classes, ids = labels_of(run, cfg)
     return TrainedDetector(run, cfg, model.eval(), classes, ids)
 
 
-def _labels(run: TrainedRun, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def labels_of(run: TrainedRun, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return class names and category ids: those of the data, else of the run's summary."""
     count = num_classes(cfg)
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
