@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pcka.deploy.comparison import compare
+from pcka.deploy.comparison import CutOff, compare
 from pcka.errors import RunError
 
 NAMES = ("boxes", "scores", "classes")
@@ -12,10 +12,10 @@ SCORES = torch.tensor([0.9, 0.8, 0.1])
 CLASSES = torch.tensor([0, 1, 1])
 
 
-def compared(boxes=BOXES, scores=SCORES, classes=CLASSES, keep=(0, 1, 2)):
+def compared(boxes=BOXES, scores=SCORES, classes=CLASSES, keep=(0, 1, 2), cut_off=None):
     keep = list(keep)
     file = lambda _: (boxes[keep], scores[keep], classes[keep])  # noqa: E731
-    return compare(lambda _: (BOXES, SCORES, CLASSES), file, [torch.zeros(1)], NAMES)
+    return compare(lambda _: (BOXES, SCORES, CLASSES), file, [torch.zeros(1)], NAMES, cut_off)
 
 
 def test_measures_the_largest_difference_whatever_the_order():
@@ -25,8 +25,16 @@ def test_measures_the_largest_difference_whatever_the_order():
     assert found.results == 3
 
 
-def test_the_last_one_kept_may_be_missing():
-    assert compared(keep=(0, 1)).largest == {"boxes": 0.0, "scores": 0.0}
+@pytest.mark.parametrize("cut_off", [CutOff(0.0995, 100), CutOff(0.0, 3)])
+def test_what_is_close_to_the_cut_off_may_be_missing(cut_off):
+    assert compared(keep=(0, 1), cut_off=cut_off).largest == {"boxes": 0.0, "scores": 0.0}
+    with pytest.raises(RunError):
+        compared(keep=(0, 2), cut_off=cut_off)
+
+
+def test_what_is_close_to_the_cut_off_is_compared_all_the_same():
+    found = compared(scores=SCORES + 5e-4, cut_off=CutOff(0.9, 3))
+    assert found.largest["scores"] == pytest.approx(5e-4, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,8 @@ def test_the_last_one_kept_may_be_missing():
         {"classes": 1 - CLASSES},
         {"keep": (1, 2)},
         {"keep": ()},
+        {"keep": (0, 1)},
+        {"boxes": BOXES + 0.2, "cut_off": CutOff(0.05, 100)},
         {"boxes": BOXES * torch.nan},
     ],
 )

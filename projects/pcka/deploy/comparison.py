@@ -18,6 +18,25 @@ TOLERANCES = {"boxes": 0.1, "scores": 1e-3, "masks": 1e-2, "logits": 1e-3}
 Results = tuple[Tensor, ...]
 
 
+class CutOff(NamedTuple):
+    """Where a detector drops detections: a rounding error may decide on those that are close.
+
+    Attributes:
+        score: the least one that is kept.
+        most: how many are kept of an image at most.
+    """
+
+    score: float
+    most: int
+
+    def decides(self, scores: Tensor) -> Tensor:
+        """Return which of the scores ``(N,)`` of an image are too close to be sure of."""
+        close = scores <= self.score + TOLERANCES["scores"]
+        if len(scores) >= self.most:
+            close |= scores <= scores.min() + TOLERANCES["scores"]
+        return close
+
+
 class Comparison(NamedTuple):
     """What was compared.
 
@@ -35,6 +54,7 @@ def compare(
     file: Callable[[Tensor], Results],
     inputs: Sequence[Tensor],
     outputs: Sequence[str],
+    cut_off: CutOff | None = None,
 ) -> Comparison:
     """Compare the results for all inputs; classes have to be equal.
 
@@ -43,6 +63,7 @@ def compare(
         inputs: for both, one by one.
         outputs: their names: ``boxes``, ``scores``, ``classes`` and perhaps ``masks``, or
             ``logits``.
+        cut_off: of a detector; a detection that is close to it may be missing in one of the two.
 
     Raises:
         RunError: the results differ by more than ``TOLERANCES``.
@@ -56,7 +77,7 @@ def compare(
         apart = (
             _logits_apart(expected["logits"], found["logits"])
             if "logits" in outputs
-            else _detections_apart(expected, found)
+            else _detections_apart(expected, found, cut_off)
         )
         for name, value in apart.items():
             if not value <= TOLERANCES[name]:
@@ -77,32 +98,33 @@ def _logits_apart(expected: Tensor, found: Tensor) -> dict[str, float]:
 
 
 def _detections_apart(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], cut_off: CutOff | None
 ) -> dict[str, float]:
-    """Match detections of equal class by their boxes, whatever their order.
-
-    A detection may be missing in one of the two if its score is that of the last one kept, because
-    a rounding error decides which of them is cut off.
-    """
+    """Match detections of equal class by boxes and scores, whatever their order."""
     apart = {name: 0.0 for name in expected if name in TOLERANCES}
     for a, b in ((expected, found), (found, expected)):
         if not len(a["scores"]):
             continue
-        least = float(a["scores"].min()) + TOLERANCES["scores"]
-        certain = a["scores"] > least
+        close = torch.zeros_like(a["scores"], dtype=torch.bool)
+        if cut_off is not None:
+            close = cut_off.decides(a["scores"])
         if not len(b["scores"]):
-            return {**apart, "boxes": torch.inf} if certain.any() else apart
+            apart["boxes"] = apart["boxes"] if close.all() else torch.inf
+            continue
         # (N, M): the largest difference of a coordinate; of other classes, infinite.
         distance = (a["boxes"][:, None] - b["boxes"][None]).abs().amax(2)
         distance[a["classes"][:, None] != b["classes"][None]] = torch.inf
         scores = (a["scores"][:, None] - b["scores"][None]).abs()
         nearest = (distance / TOLERANCES["boxes"] + scores / TOLERANCES["scores"]).argmin(1)
         rows = torch.arange(len(nearest))
-        for name, values in (("boxes", distance), ("scores", scores)):
-            apart[name] = max(apart[name], _largest(values[rows, nearest][certain]))
+        differences = {"boxes": distance[rows, nearest], "scores": scores[rows, nearest]}
+        matched = torch.ones_like(close)
+        for name, values in differences.items():
+            matched &= values <= TOLERANCES[name]
         if "masks" in apart:
-            masks = (a["masks"] - b["masks"][nearest]).abs().flatten(1).amax(1)
-            apart["masks"] = max(apart["masks"], _largest(masks[certain]))
+            differences["masks"] = (a["masks"] - b["masks"][nearest]).abs().flatten(1).amax(1)
+        for name, values in differences.items():
+            apart[name] = max(apart[name], _largest(values[matched | ~close]))
     return apart
 
 

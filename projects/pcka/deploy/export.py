@@ -84,7 +84,7 @@ def export(args: argparse.Namespace) -> None:
     with replacing(output) as part:
         write_traced(traceable, part, args.format)
         file = load_traced(part, args.format)
-        found = compare(_results(traceable), file, inputs, traceable.outputs)
+        found = compare(_results(traceable), file, inputs, traceable.outputs, traceable.cut_off)
     check = {
         "images": sum(len(x) if x.ndim == 4 else 1 for x in inputs),
         "of": data,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pcka.detection.data.coco_json import register_coco_json
 from pcka.errors import ConfigError
 
+from .comparison import CutOff
 from .detector import TrainedDetector
 from .exported_file import Traceable
 
@@ -51,7 +52,8 @@ def traceable_detector(detector: TrainedDetector, image: Tensor, size: Size | No
     dynamic: dict[str, dict[int, str]] = {name: {0: "detections"} for name in outputs}
     if size is None:
         dynamic["image"] = {1: "height", 2: "width"}
-    return Traceable(_name(detector), module, image, outputs, dynamic)
+    cut_off = CutOff(_least_score(detector), detector.cfg.TEST.DETECTIONS_PER_IMAGE)
+    return Traceable(_name(detector), module, image, outputs, dynamic, cut_off=cut_off)
 
 
 def sample_inputs(detector: TrainedDetector, count: int, size: Size | None) -> tuple[list, str]:
@@ -116,6 +118,7 @@ def describe_detector(detector: TrainedDetector, size: Size | None) -> dict[str,
         "pixel_std": list(cfg.MODEL.PIXEL_STD),
         "normalization": "in the file",
         "outputs": outputs,
+        "least_score": _least_score(detector),
     }
 
 
@@ -145,6 +148,11 @@ def _check_supported(detector: TrainedDetector) -> None:
         raise ConfigError(
             f"{reason} cannot be exported: Faster, Mask and Cascade R-CNN, RetinaNet and FCOS can"
         )
+
+
+def _least_score(detector: TrainedDetector) -> float:
+    head = {"RetinaNet": "RETINANET", "FCOS": "FCOS"}.get(detector.architecture, "ROI_HEADS")
+    return float(detector.cfg.MODEL[head].SCORE_THRESH_TEST)
 
 
 def _name(detector: TrainedDetector) -> str:

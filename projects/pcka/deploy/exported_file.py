@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from pcka import __version__
 from pcka.errors import ConfigError, nearest
 
+from .comparison import CutOff
+
 FORMATS = {"onnx": ".onnx", "torchscript": ".ts"}
 # The tracing exporter of torch, and operators that onnxruntime and converters know for long.
 OPSET = 17
@@ -31,6 +33,8 @@ class Traceable:
         example: the tensor that is traced.
         outputs: a name for each output.
         dynamic: by input or output, the names of its axes that may have any size in an ONNX file.
+        input: the name of the input.
+        cut_off: where a detector drops detections.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Traceable:
     outputs: Sequence[str]
     dynamic: Mapping[str, Mapping[int, str]]
     input: str = "image"
+    cut_off: CutOff | None = None
 
 
 def check_format(name: str) -> None:
