@@ -106,7 +106,7 @@ def _explain(
         return f"{path} holds a detector ({next(iter(content))}, ...), which teaches no classifier"
     found, wanted = _shapes(state), _shapes(model.state_dict())
     names, others = _names(wanted), _names(found)
-    own = " or ".join(names) or type(model).__name__
+    own = " or ".join(names) or _own_name(model)
     if set(names) & set(others):
         return (
             f"{path} is {own} for {_classes(found)} classes, and the model is to tell "
@@ -123,6 +123,13 @@ def _explain(
         f"{path} fits neither {own} nor another model known by name: {len(misfits)} entries "
         f"differ, such as {', '.join(misfits[:3])}: give weights of {own}"
     )
+
+
+def _own_name(model: nn.Module) -> str:
+    """Return ``timm:NAME`` for a network of timm, else the name of the class."""
+    described = getattr(model, "pretrained_cfg", None)
+    name = described.get("architecture") if isinstance(described, Mapping) else None
+    return f"timm:{name}" if name else type(model).__name__
 
 
 def _classes(shapes: Shapes) -> int:

@@ -27,8 +27,8 @@ def feature_modules(model: nn.Module, names: Sequence[str] | None = None) -> dic
         ValueError: neither a name of ``features`` nor a path of a submodule.
     """
     paths = getattr(model, "features", None)
-    if not isinstance(paths, dict):  # torchvision's VGG has a submodule of that name
-        paths = {}
+    if not isinstance(paths, dict):  # a VGG of torchvision or timm has a submodule of that name
+        paths = getattr(model, "features_by_name", {})
     modules = {}
     for name in paths if names is None else names:
         try:
