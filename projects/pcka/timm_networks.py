@@ -13,6 +13,8 @@ from torch import nn
 
 from pcka.errors import ConfigError
 
+# The modules of timm whose networks take other sizes by their argument `strict_img_size`.
+_OF_WINDOWS = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -27,7 +29,7 @@ def import_timm() -> ModuleType:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import timm
-            import timm.utils
+            import timm.layers
     except ImportError as error:
         raise ConfigError(
             f"networks of timm need the package timm, which cannot be imported ({error}): "
@@ -88,6 +90,18 @@ def timm_model(name: str, num_classes: int, **options: Any) -> nn.Module:
         if hasattr(module, "inplace"):
             module.inplace = False
     return model
+
+
+def any_size(name: str) -> dict[str, Any]:
+    """Return the options with which a network of windows (Swin) takes images of any size.
+
+    Raises:
+        ConfigError: timm is missing, or has no such name.
+    """
+    check_timm_name(name)
+    builder = import_timm().models.model_entrypoint(name.partition(".")[0])
+    windows = builder.__module__.rpartition(".")[2] in _OF_WINDOWS
+    return {"strict_img_size": False} if windows else {}
 
 
 def pixel_statistics(name: str) -> tuple[list[float], list[float]]:

@@ -1,8 +1,8 @@
 """PCKA for Detectron2.
 
 Importing this registers the meta-architectures ``DistilledDetector`` and ``FCOS``, the backbones of
-``narrow_resnet``, ``mobilenet`` and ``fcos``, and the digits data sets, so that
-configs can name them.
+``narrow_resnet``, ``mobilenet``, ``timm_backbone`` and ``fcos``, and the digits data sets, so
+that configs can name them.
 """
 
 import warnings
@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from .config import ConfigError, add_pcka_config, load_config, student_config
     from .data.digits import register_digits
     from .engine.trainer import Trainer
-    from .modeling import fcos, mobilenet, narrow_resnet
+    from .modeling import fcos, mobilenet, narrow_resnet, timm_backbone
     from .modeling.distilled_detector import DistilledDetector
     from .modeling.teacher import FrozenTeacher, build_teacher
 
@@ -30,6 +30,7 @@ __all__ = [
     "mobilenet",
     "narrow_resnet",
     "student_config",
+    "timm_backbone",
 ]
 
 register_digits()

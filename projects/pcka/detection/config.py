@@ -49,6 +49,15 @@ def add_pcka_config(cfg: CfgNode) -> None:
     # Type of mixed precision (SOLVER.AMP.ENABLED): float16, as in detectron2, or bfloat16.
     cfg.SOLVER.AMP.DTYPE = "float16"
 
+    # The network of build_timm_fpn_backbone and its kin. MODEL.RESNETS.NORM and OUT_FEATURES and
+    # MODEL.BACKBONE.FREEZE_AT hold for it as for a ResNet.
+    cfg.MODEL.TIMM = CfgNode()
+    # A name of timm.list_models(), or NAME.TAG for the statistics of certain weights.
+    cfg.MODEL.TIMM.NAME = ""
+    # Whether INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD have to be those that timm's weights of
+    # this name expect. False is for weights that were trained with others.
+    cfg.MODEL.TIMM.CHECK_PIXELS = True
+
     cfg.MODEL.FCOS = fcos = CfgNode()
     fcos.NUM_CLASSES = 80
     fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
@@ -128,7 +137,8 @@ def load_config(config_file: str = "", opts: list | None = None) -> CfgNode:
 def student_config(cfg: CfgNode) -> CfgNode:
     """Return the student alone, as a config that unmodified detectron2 reads and builds.
 
-    It still names what this project registers: FCOS with its keys, and the backbones.
+    It still names what this project registers: FCOS and networks of timm with
+    their keys, and the backbones.
     """
     plain = CfgNode(cfg)
     pcka = plain.MODEL.pop("PCKA")
@@ -136,6 +146,8 @@ def student_config(cfg: CfgNode) -> CfgNode:
         plain.MODEL.META_ARCHITECTURE = pcka.STUDENT_META_ARCHITECTURE
     if plain.MODEL.META_ARCHITECTURE != "FCOS":
         plain.MODEL.pop("FCOS")
+    if "timm" not in plain.MODEL.BACKBONE.NAME:
+        plain.MODEL.pop("TIMM")
     for key in ("COCO_JSON", "COCO_ROOT", "FOLDERS"):
         plain.DATASETS.pop(key)
     plain.SOLVER.AMP.pop("DTYPE")

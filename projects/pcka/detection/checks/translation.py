@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pcka.errors import ConfigError, RunError
 
 _EXPECTED = (ConfigError, RunError, FloatingPointError, OSError)
-_LIBRARIES = ("detectron2", "fvcore", "torch", "torchvision", "yacs", "iopath")
+_LIBRARIES = ("detectron2", "fvcore", "torch", "torchvision", "timm", "yacs", "iopath")
 
 
 @contextmanager

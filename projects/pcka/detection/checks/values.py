@@ -10,6 +10,8 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from pcka.errors import nearest
 from pcka.keys import leaves
 
+from .timm_checks import check_timm
+
 _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
 _FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
 _SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
@@ -164,7 +166,7 @@ def check_values(cfg: CfgNode) -> list[str]:
     name = cfg.MODEL.BACKBONE.NAME
     if name not in BACKBONE_REGISTRY:
         problems.append(f"MODEL.BACKBONE.NAME {name!r} is not registered{_hint(name)}")
-    problems += _check_pixels(cfg)
+    problems += _check_pixels(cfg) or check_timm(cfg)
     if cfg.TEST.AUG.ENABLED:
         problems.append("TEST.AUG.ENABLED: test-time augmentation is not evaluated here: set False")
     outputs = cfg.MODEL.RESNETS.OUT_FEATURES

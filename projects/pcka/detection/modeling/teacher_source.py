@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from omegaconf import OmegaConf
 from torch import nn
 
+from pcka.detection.checks.timm_checks import check_timm
 from pcka.detection.config import ConfigError, load_config, student_config
 
 from .lazy_teacher import build_lazy_model, lazy_input_format, load_lazy_config
@@ -49,7 +50,8 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     """Return a YAML teacher as a plain detectron2 config with its weights and the student's device.
 
     Raises:
-        ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, or without weights.
+        ConfigError: CONFIG_FILE missing, neither a file nor a zoo name, without weights, or with a
+            network of timm that cannot be used.
     """
     teacher = cfg.MODEL.PCKA.TEACHER
     if not teacher.CONFIG_FILE:
@@ -62,6 +64,8 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     teacher_cfg = load_config(path, teacher.OPTS)
     teacher_cfg.MODEL.WEIGHTS = _weights(teacher, zoo_name, teacher_cfg.MODEL.WEIGHTS)
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    for problem in check_timm(teacher_cfg):
+        raise ConfigError(f"the teacher's config {path}: {problem}")
     return student_config(teacher_cfg)
 
 

@@ -12,6 +12,8 @@ from pcka.checkpoint_files import read_checkpoint
 from pcka.checkpoints import check_numbers, find_state, without_prefix
 from pcka.detection.config import ConfigError
 
+from .timm_weights import names_in_detector
+
 
 def fetch(path: str, what: str) -> str:
     """Return the local path of ``path``, downloaded into detectron2's cache if it is a URL.
@@ -60,7 +62,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if "matching_heuristics=True" in self._parsed_url_during_load.query:
             loaded["matching_heuristics"] = True
         weights: Mapping[str, Tensor] = state
-        if not loaded.get("matching_heuristics"):
+        if named := names_in_detector(state, self.model, filename):
+            weights, loaded = named, {}
+        elif not loaded.get("matching_heuristics"):
             weights, prefix = without_prefix(state, self.model.state_dict())
             if prefix:
                 self.logger.info(f"{filename}: names fit without their prefix {prefix!r}")
