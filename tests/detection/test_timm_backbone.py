@@ -279,6 +279,19 @@ def test_a_student_starts_from_timms_own_file(timm, tiny, tmp_path, ending, norm
     assert len(weights) > 20 and all(torch.equal(network[k], state[k]) for k in weights)
 
 
+def test_entries_of_other_names_are_taken_in_their_order(timm, tiny, tmp_path, caplog):
+    _, state = save_classifier(tmp_path, timm, NET)
+    path = str(tmp_path / "renamed.pth")
+    torch.save({f"_{key.replace('layer', 'block')}": v for key, v in state.items()}, path)
+    trainer = Trainer(tiny(*opts_of(), "MODEL.PCKA.LOSS_WEIGHT", 0, "MODEL.WEIGHTS", path))
+    with caplog.at_level("WARNING"):
+        trainer.resume_or_load(resume=False)
+    assert "They are taken in their order" in caplog.text
+    network = trainer.checkpointer.model.backbone.bottom_up.network.state_dict()
+    weights = {k for k in network if not k.endswith("num_batches_tracked")}
+    assert all(torch.equal(network[k], state[k]) for k in weights)
+
+
 @pytest.mark.parametrize("other", ["test_convnext", "resnet10t"])
 def test_weights_of_another_network_are_refused(timm, tiny_yaml, tmp_path, capsys, other):
     path, _ = save_classifier(tmp_path, timm, other)
