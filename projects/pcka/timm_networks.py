@@ -9,12 +9,14 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from packaging.version import Version
 from torch import nn
 
 from pcka.errors import ConfigError
 
 # The modules of timm whose networks take other sizes by their argument `strict_img_size`.
 _OF_WINDOWS = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+_OLDEST = "1.0.20"  # as in setup.cfg
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -35,8 +37,8 @@ def import_timm() -> ModuleType:
             f"networks of timm need the package timm, which cannot be imported ({error}): "
             "pip install 'pcka[timm]', or pip install timm"
         ) from error
-    if not hasattr(timm.models, "get_pretrained_cfg"):
-        raise ConfigError(f"timm {timm.__version__} is too old: pip install 'timm>=1.0.9'")
+    if Version(timm.__version__) < Version(_OLDEST):
+        raise ConfigError(f"timm {timm.__version__} is too old: pip install 'timm>={_OLDEST}'")
     return timm
 
 
@@ -51,10 +53,13 @@ def check_timm_name(name: str) -> None:
     known = timm.list_models()
     if plain not in known:
         wanted = plain.lower().replace("-", "_")
-        near = [n for n in known if n.startswith(wanted)][:4]
+        near = [n for n in known if wanted and n.startswith(wanted)][:4]
         near += get_close_matches(wanted, known, n=4)
-        listed = ", ".join(dict.fromkeys(near)) or "see timm.list_models()"
-        raise ConfigError(f"timm has no network {name!r}, did you mean {listed}?")
+        listed = ", ".join(dict.fromkeys(near))
+        raise ConfigError(
+            f"timm has no network {name!r}"
+            + (f", did you mean {listed}?" if listed else ": timm.list_models() lists its names")
+        )
     if tag and not timm.models.is_model_pretrained(name):
         tags = [n.partition(".")[2] for n in timm.list_models(f"{plain}.*", pretrained=True)]
         near = get_close_matches(tag, tags, n=4) or tags[:4]

@@ -43,6 +43,13 @@ def test_the_message_where_timm_is_missing(monkeypatch):
         create_model("timm:resnet10t", 10)
 
 
+def test_an_old_timm_is_refused(monkeypatch):
+    timm = needs_timm()
+    monkeypatch.setattr(timm, "__version__", "0.9.16")
+    with pytest.raises(ConfigError, match=r"timm 0\.9\.16 is too old: pip install 'timm>=1\.0\."):
+        timm_networks.import_timm.__wrapped__()
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_features_by_name(name):
     needs_timm()
@@ -102,7 +109,7 @@ def test_a_network_of_tokens_has_its_pooled_vector_alone():
             r"no weights 'a1_in1' of resnet18, did you mean resnet18\.a1_in1k",
         ),
         ("timm:hf-hub:someone/net", "timm has no network 'hf-hub:someone/net'"),
-        ("timm:", "timm has no network ''"),
+        ("timm:", r"timm has no network '': timm\.list_models\(\) lists its names"),
     ],
 )
 def test_unknown_names(name, words):

@@ -112,6 +112,26 @@ def test_windows_take_images_of_any_size(timm):
     assert maps["res3"].shape == (1, 192, 8, 12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "tf_efficientnet_lite0"])
+def test_a_traced_network_holds_for_images_of_other_sizes(timm, name):
+    # Windows and the padding of TensorFlow depend on the image's size.
+    class Maps(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = TimmBackbone(name=name, out_features=STAGES, norm="BN")
+
+        def forward(self, x):
+            return tuple(self.backbone(x).values())
+
+    maps = Maps().eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(maps, torch.randn(1, 3, 128, 160), check_trace=False)
+        for size in ((128, 160), (224, 96), (352, 320)):
+            images = torch.randn(1, 3, *size)
+            torch.testing.assert_close(traced(images), maps(images))
+
+
 def frozen_levels(backbone):
     """Return which maps no trained weight takes part in."""
     maps = backbone.train()(torch.randn(2, 3, 64, 64))
