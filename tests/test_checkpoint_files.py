@@ -1,11 +1,15 @@
 """Files of weights: what is read whatever its name, and what is refused in one line."""
 
 import gzip
+import io
 import pickle
+import struct
+import tarfile
 import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -37,8 +41,19 @@ def test_torch_files_of_any_name(tmp_path, name, zipped):
 
 
 @pytest.mark.parametrize("name", ["w.pkl", "w.pth"])
-def test_pickles_of_arrays_of_any_name(tmp_path, name):
-    (tmp_path / name).write_bytes(pickle.dumps({"model": arrays()}, protocol=2))
+@pytest.mark.parametrize("protocol", [2, 4, pickle.HIGHEST_PROTOCOL])
+def test_pickles_of_arrays_of_any_name(tmp_path, name, protocol):
+    (tmp_path / name).write_bytes(pickle.dumps({"model": arrays()}, protocol=protocol))
+    assert same(read_checkpoint(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("length", [0x7B20, 0x3C20, 0x3C3C, 0x8000])
+def test_safetensors_whose_length_reads_as_text(tmp_path, name, length):
+    content = safetensors.torch.save(STATE)
+    [old] = struct.unpack("<Q", content[:8])
+    padded = content[8 : 8 + old].ljust(length)
+    (tmp_path / name).write_bytes(struct.pack("<Q", length) + padded + content[8 + old :])
     assert same(read_checkpoint(tmp_path / name))
 
 
@@ -102,6 +117,55 @@ def test_other_files(tmp_path, content, words):
     assert str(tmp_path / "w.pth") in str(error.value) and "\n" not in str(error.value)
 
 
+def _tar(mode):
+    """Return an archive of two files that cannot be compressed."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        for name in ("a.pth", "b.pth"):
+            member = tarfile.TarInfo(name)
+            member.size = 200_000
+            archive.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("part", [0.002, 0.4, 0.7])
+def test_archives_that_are_cut(tmp_path, mode, part):
+    content = _tar(mode)
+    (tmp_path / "w.pth").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(CheckpointError, match=r"is a damaged archive|is an archive|cannot read"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("kept", ["end", "directory gone", "front gone"])
+def test_zip_files_whose_directory_is_damaged(tmp_path, kept):
+    content = saved(tmp_path / "w.pth", STATE).read_bytes()
+    end = content.rfind(b"PK\x05\x06")
+    damaged = {
+        "end": content[end:],
+        "directory gone": content[: end - 150] + bytes(150) + content[end:],
+        "front gone": content[1000:],
+    }
+    (tmp_path / "w.pth").write_bytes(damaged[kept])
+    with pytest.raises(CheckpointError, match=r"is damaged|is a damaged archive"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({**STATE, "epoch": 3}, r"tensors beside other entries \(one is 'epoch': int\)"),
+        ({**STATE, 5: torch.ones(1)}, r"one is 5: Tensor"),
+        ({"w": np.ones(2, complex)}, r"a dictionary of w \(one is 'w': ndarray of complex128\)"),
+        ({"w": np.ones(2, np.longdouble)}, r"one is 'w': ndarray of (long|float)"),
+        ({"w": np.ones(2, object)}, r"one is 'w': ndarray of object"),
+    ],
+)
+def test_what_is_found_instead_is_named(content, words):
+    with pytest.raises(CheckpointError, match=words):
+        find_state(content, "file")
+
+
 def test_one_wrong_bit(tmp_path):
     path = saved(tmp_path / "w.pth", STATE)
     with zipfile.ZipFile(path) as archive:
@@ -132,6 +196,8 @@ def test_an_address():
     "weight",
     [
         torch.ones(3, dtype=torch.int8),
+        torch.ones(3, dtype=torch.float8_e4m3fn),
+        torch.ones(3, dtype=torch.float8_e5m2),
         torch.ones(3, dtype=torch.bool),
         torch.ones(3, dtype=torch.complex64),
         torch.ones(3).to_sparse(),
@@ -144,6 +210,15 @@ def test_numbers_that_are_no_weights(weight):
     with pytest.raises(CheckpointError, match=r"file holds .*weight") as error:
         check_numbers({"weight": weight}, "file", {"weight": torch.zeros(3)})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("weight", torch.full((3,), 1e300, dtype=torch.float64)), ("bn.running_var", -torch.ones(3))],
+)
+def test_numbers_that_become_nan_or_infinity(key, value):
+    with pytest.raises(CheckpointError, match=f"file holds .* {key}"):
+        check_numbers({key: value}, "file", {key: torch.zeros(3)})
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])

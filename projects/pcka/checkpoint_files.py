@@ -7,6 +7,7 @@ content decides which it is, not the name.
 
 import argparse
 import datetime
+import lzma
 import os
 import pathlib
 import pickle
@@ -14,6 +15,7 @@ import re
 import tarfile
 import types
 import zipfile
+import zlib
 from collections import defaultdict
 from itertools import islice
 from typing import Any, NoReturn
@@ -90,6 +92,9 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
         head = file.read(64)
     if not head:
         raise CheckpointError(f"{path} is empty: fetch it again")
+    # First: the length that a safetensors file begins with may read as text.
+    if _starts_as_safetensors(path, head):
+        return _read_safetensors(path)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for mark, kind in _NO_WEIGHTS.items():
         if start.startswith(mark):
@@ -97,7 +102,7 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     if zipfile.is_zipfile(path) or _LEGACY in head:
         _check_archive(path)
         return _read_torch(path)
-    if path.endswith(".safetensors") or (len(head) > 9 and head[8:9] == b"{"):
+    if path.endswith(".safetensors"):
         return _read_safetensors(path)
     _check_archive(path)
     is_pickle = path.endswith(".pkl") or head[:1] == b"\x80"
@@ -111,6 +116,11 @@ def _read_torch(path: str) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of any kind make torch fail in many ways
         _unreadable(path, str(error), error)
+
+
+def _starts_as_safetensors(path: str, head: bytes) -> bool:
+    """Return whether a file starts with the length of a header in JSON, and then the header."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < os.path.getsize(path)
 
 
 def _read_safetensors(path: str) -> dict[str, Tensor]:
@@ -127,6 +137,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
 _PICKLED = {
     *((m, "_reconstruct") for m in ("numpy.core.multiarray", "numpy._core.multiarray")),
     *((m, "scalar") for m in ("numpy.core.multiarray", "numpy._core.multiarray")),
+    *((m, "_frombuffer") for m in ("numpy.core.numeric", "numpy._core.numeric")),  # protocol 5
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("collections", "OrderedDict"),
@@ -152,15 +163,34 @@ def _read_pickle(path: str) -> Any:
         _unreadable(path, str(error), error)
 
 
+# Errors of archives whose start is whole and whose rest is not.
+_BROKEN_ARCHIVE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    OSError,
+)
+
+
 def _check_archive(path: str) -> None:
     """Raise CheckpointError for a tar or zip file, unless it is torch's own and whole."""
     if tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            members = [member.name for member in islice(archive, 50)]
+        try:
+            with tarfile.open(path) as archive:
+                members = [member.name for member in islice(archive, 50)]
+        except _BROKEN_ARCHIVE as error:
+            raise CheckpointError(f"{path} is a damaged archive: fetch it again") from error
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            damaged = _is_damaged(archive)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+                damaged = _is_damaged(archive)
+        except _BROKEN_ARCHIVE as error:
+            raise CheckpointError(f"{path} is a damaged archive: fetch it again") from error
         if damaged:
             raise CheckpointError(f"{path} is damaged, by its checksums: fetch it again")
         if any(name.endswith("constants.pkl") for name in members):

@@ -37,6 +37,8 @@ STATE_KEYS = (
 )
 # How deep in a checkpoint weights are looked for.
 _DEEPEST = 4
+# The largest number that batch norms usually add to their variances.
+_SMALL = 1e-3
 # Entries of a state dict that are no weights: counters of profilers and of averaged models.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 
@@ -59,6 +61,11 @@ def find_state(content: Any, path: str | os.PathLike) -> tuple[dict[str, Tensor]
         found = f"a {type(state).__name__}"
         if isinstance(state, Mapping):
             found = f"a dictionary of {', '.join(map(str, state))[:200] or 'nothing'}"
+            other = [k for k, v in state.items() if not (isinstance(k, str) and _is_numbers(v))]
+            if other and len(other) < len(state):
+                found = "tensors beside other entries"
+            if other:
+                found += f" (one is {other[0]!r:.80}: {_kind(state[other[0]])})"
         raise CheckpointError(
             f"{path} holds no weights, bare or under {', '.join(STATE_KEYS[:4])} and the like, "
             f"but {found}: give a file of them, torch.save(model.state_dict(), FILE)"
@@ -153,6 +160,7 @@ def check_numbers(
     """
     for key, value in state.items():
         real = key not in wanted or not wanted[key].is_floating_point() or value.is_floating_point()
+        real = real and not (value.is_floating_point() and value.itemsize == 1)  # needs its scale
         if value.is_complex() or value.is_quantized or value.layout != torch.strided or not real:
             raise CheckpointError(
                 f"{path} holds {key} as {value.dtype} ({str(value.layout).removeprefix('torch.')}),"
@@ -161,7 +169,15 @@ def check_numbers(
             )
         if value.is_meta:
             raise CheckpointError(f"{path} holds {key} without its numbers (device meta)")
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    # In float32, which the model computes in, a double may be infinite.
+    floats = {k: v.float() for k, v in state.items() if v.is_floating_point()}
+    broken = [k for k, v in floats.items() if not v.isfinite().all()]
+    negative = [k for k, v in floats.items() if k.endswith("running_var") and (v < -_SMALL).any()]
+    if negative:
+        raise CheckpointError(
+            f"{path} holds a negative variance in {negative[0]}, whose root is NaN: the file is "
+            "damaged or its training diverged, give another checkpoint"
+        )
     if broken:
         more = f" and {len(broken) - 1} other entries" if broken[1:] else ""
         raise CheckpointError(
@@ -182,5 +198,12 @@ def is_state(value: Any) -> bool:
 
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, Tensor) or (
-        isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        # torch has no type for the long doubles of numpy.
+        isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8
     )
+
+
+def _kind(value: Any) -> str:
+    """Return the type of a value, and for arrays that of their entries."""
+    kind = type(value).__name__
+    return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
