@@ -82,7 +82,7 @@ class DataConfig:
         size = self.image_size
         if self.name in ("digits", "cifar10", "cifar100"):
             check(size == 32, "data.image_size", f"32 for {self.name}", size)
-        check(size is None or size >= 1, "data.image_size", "at least 1", size)
+        check(size is None or 1 <= size <= 2**16, "data.image_size", "from 1 to 65536", size)
         _check_statistics("data", self.mean, self.std)
         padding = self.crop_padding
         check(0 <= padding <= 4096, "data.crop_padding", "from 0 to 4096", padding)

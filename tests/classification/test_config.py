@@ -165,6 +165,10 @@ def test_differences(distilled):
         (["data.mean", "[125, 120, 110]"], "data.mean is three numbers in"),
         (["data.std", "[0, 1, 1]"], "data.std is three numbers in"),
         (["data.image_size", "224"], "data.image_size is 32 for digits, got 224"),
+        (
+            ["data.name", "folder", "data.image_size", str(2**70)],
+            "data.image_size is from 1 to 65536",
+        ),
         (["seed", "-1"], "seed is in"),
         (["device", "gpu"], "device is auto, or a device of torch"),
         (["student", "resnet8"], "student is a mapping with name, weights, got 'resnet8'"),

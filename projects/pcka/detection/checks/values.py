@@ -35,8 +35,14 @@ def _between(least: float, most: float) -> Rule:
 
 
 def _each(test: Callable[[Any], bool], words: str) -> Rule:
-    """Return the rule that a list holds something, and only numbers that pass a test."""
-    return lambda value: bool(value) and all(map(test, _numbers(value))), words
+    """Return the rule that a list holds numbers that pass a test, or such lists, none empty."""
+
+    def fits(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return bool(value) and all(map(fits, value))
+        return test(value)
+
+    return fits, words
 
 
 def _numbers(value: Any) -> Iterable[Any]:
@@ -53,7 +59,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return _is_finite(value) and value > 0
+    return _is_finite(value) and value >= torch.finfo(torch.float32).tiny  # less is 0 in float32
 
 
 def _are_sizes(value: Any) -> bool:
@@ -77,6 +83,13 @@ _RULES: dict[str, Rule] = {
     "MODEL.FPN.OUT_CHANNELS": _at_least(1),
     "MODEL.RESNETS.NORM": _one_of(_NORMS),
     "MODEL.FCOS.NORM": _one_of(_NORMS),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": (
+        lambda v: (
+            all(isinstance(w, list | tuple) and len(w) == 4 for w in v)
+            and all(map(_is_positive, _numbers(v)))
+        ),
+        "four numbers above 0 for each stage",
+    ),
     "INPUT.FORMAT": _one_of(_FORMATS),
     "INPUT.MIN_SIZE_TRAIN": (_are_sizes, "one size in pixels or more; 0 leaves images as they are"),
     "INPUT.MASK_FORMAT": _one_of(("polygon", "bitmask")),
@@ -132,7 +145,10 @@ _RULES_OF_NAMES: dict[str, Rule] = {
     "LOSS_WEIGHT": _at_least(0),
     "BBOX_REG_LOSS_WEIGHT": _at_least(0),
     "BBOX_REG_LOSS_TYPE": _one_of(("smooth_l1", "giou", "diou", "ciou")),
-    "BBOX_REG_WEIGHTS": _each(_is_positive, "numbers above 0, four for each stage"),
+    "BBOX_REG_WEIGHTS": (
+        lambda v: len(v) in (4, 5) and all(map(_is_positive, v)),  # 5 of rotated boxes
+        "four numbers above 0",
+    ),
     "SMOOTH_L1_BETA": _at_least(0),
     "SMOOTH_L1_LOSS_BETA": _at_least(0),
     "FOCAL_LOSS_ALPHA": (lambda v: v <= 1, "at most 1"),
@@ -156,9 +172,12 @@ def check_values(cfg: CfgNode) -> list[str]:
     """Return the values of a config that cannot work, each with its key."""
     problems = []
     for key, value in leaves(cfg).items():
-        floats = [v for v in _numbers(value) if isinstance(v, float)]
-        if not all(map(_is_finite, floats)):
+        numbers = list(_numbers(value))
+        if not all(_is_finite(v) for v in numbers if isinstance(v, float)):
             problems.append(f"{key} is finite and in the range of float32, got {value!r}")
+            continue
+        if any(isinstance(v, int) and abs(v) >= 2**63 for v in numbers):
+            problems.append(f"{key} is in the range of 64-bit integers, got {value!r}")
             continue
         fits, wanted = _RULES.get(key) or _RULES_OF_NAMES.get(key.rsplit(".", 1)[-1], _ANY)
         if not fits(value):
