@@ -85,6 +85,7 @@ def test_the_written_config_trains(tmp_path, monkeypatch, capsys, make, student,
     assert content["MODEL"][classes]["NUM_CLASSES"] == names
     assert content["INPUT"]["MIN_SIZE_TRAIN"] == [256]  # 64 pixels are enlarged so far
     teacher = load_config(str(tmp_path / "own_teacher.yaml"), [*SMALL, "MODEL.RESNETS.NORM", "BN"])
+    check_run(teacher)
     train(teacher)
     cfg = load_config(str(output), [*SMALL, "MODEL.PCKA.TERMS.0.LOSS_ARGS.patch_size", 1])
     cfg.MODEL.PCKA.TERMS[0]["FEATURES"] = cfg.MODEL.PCKA.TERMS[0]["FEATURES"][:2]
@@ -99,6 +100,7 @@ def test_anchors_are_quantiles_of_the_boxes():
     assert anchor_sizes(boxes, ("p2", "p3", "p4", "p5", "p6")) == [30, 70, 110, 150, 190]
     # Small boxes: each level has anchors of two strides or more, and each is larger than the last.
     assert anchor_sizes(np.full((5, 2), 4.0), ("p2", "p3", "p4")) == [8, 16, 32]
+    assert anchor_sizes(np.full((5, 2), 900.0), ("p2", "p3", "p4")) == [64, 128, 256]
 
 
 def test_ratios_are_height_to_width():
@@ -123,7 +125,7 @@ def test_what_it_refuses(tmp_path, capsys):
     data, output = yolo(tmp_path / "data_refused"), tmp_path / "own.yaml"
     cases = [
         (["--student", "faster_rcnn_r5"], "--student: unknown"),
-        (["--teacher", "COCO/none.yaml"], "neither a config file nor a name of detectron2's"),
+        (["--teacher", "COCO/none.yaml"], "'COCO/none.yaml' is neither a file here"),
         (["--teacher-weights", "x.pth"], "needs the config of the teacher"),
         (["--student", "mask_rcnn_r50"], "not every box has a mask"),
     ]
@@ -136,4 +138,14 @@ def test_what_it_refuses(tmp_path, capsys):
     output.write_text("mine")
     assert run(data, output) == 2
     assert "exists already" in capsys.readouterr().err and output.read_text() == "mine"
+    assert not (tmp_path / "own_teacher.yaml").exists()
+
+
+def test_the_term_reads_levels_that_the_teacher_has(tmp_path):
+    """A RetinaNet of the zoo has no p2; its weights are not read here."""
+    data, output = yolo(tmp_path / "data_levels"), tmp_path / "own.yaml"
+    zoo = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    assert run(data, output, "--student", "faster_rcnn_r18", "--teacher", zoo) == 0
+    [term] = load_config(str(output)).MODEL.PCKA.TERMS
+    assert term["FEATURES"] == ["p3", "p4", "p5"]
     assert not (tmp_path / "own_teacher.yaml").exists()

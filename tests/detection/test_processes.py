@@ -103,6 +103,7 @@ def test_process_0_alone_writes(two):
     names = {p.name for p in two[1].iterdir()}
     (events,) = (n for n in names if n.startswith("events."))  # of TensorBoard
     checkpoints = {f"model_{n:07}.pth" for n in (1, 3, 5)} | {"model_final.pth", "last_checkpoint"}
+    checkpoints |= {"model_best.pth", "best.json"}
     records = {"config.yaml", "student.yaml", "metrics.json", "summary.json", "environment.json"}
     assert names == {events, "log.txt", "log.txt.rank1", "inference", *checkpoints, *records}
     lines = [json.loads(line) for line in (two[1] / "metrics.json").read_text().splitlines()]

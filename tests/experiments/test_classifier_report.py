@@ -155,5 +155,5 @@ def test_detectors_and_classifiers_are_not_mixed(runs, tmp_path):
     content = "{VERSION: 2, SEED: 1, DATASETS: {TEST: [x]}, MODEL: {DEVICE: cpu}}"
     (tmp_path / "config.yaml").write_text(content)
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(ConfigError, match="report them one by one"):
+    with pytest.raises(ConfigError, match="not both: report them apart"):
         report_page([runs / "alone", tmp_path])

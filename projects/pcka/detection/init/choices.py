@@ -71,12 +71,13 @@ def resized(height: int, width: int, short: int, long: int) -> tuple[int, int]:
 
 
 def anchor_sizes(boxes: np.ndarray, levels: tuple[str, ...]) -> list[int]:
-    """Return a size for each level: quantiles of the boxes ``(m, 2)``, and at least two strides."""
+    """Return a size for each level: quantiles of the boxes ``(m, 2)``, of 2 to 16 strides."""
     sizes = np.sqrt(boxes.prod(1))
     found: list[int] = []
     for level, quantile in zip(levels, np.linspace(0.1, 0.9, len(levels)), strict=True):
         least = max(2 * _STRIDES[level], found[-1] * 1.25 if found else 0)
-        found.append(round(max(np.quantile(sizes, quantile), least)))
+        most = 16 * _STRIDES[level]
+        found.append(round(min(max(np.quantile(sizes, quantile), least), most)))
     return found
 
 

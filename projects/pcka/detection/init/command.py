@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2 import model_zoo
+from detectron2.config import get_cfg
 
 from pcka.cli import exit_status
+from pcka.detection.config import add_pcka_config
+from pcka.detection.modeling.teacher_source import teacher_config
 from pcka.errors import ConfigError
 from pcka.files import write_text
 
@@ -51,7 +53,8 @@ def init(args: argparse.Namespace) -> None:
     teacher = _teacher(args, own)
     profile = read_profile(args.data)
     _check(profile, student)
-    choices = choose(profile, student.anchor_levels, student.levels)
+    levels = _shared_levels(student, teacher, own)
+    choices = choose(profile, student.anchor_levels, levels)
     if not choices.levels:
         raise ConfigError(f"{profile.path}: the images are too small for patches on any level")
     print(table(profile))
@@ -91,14 +94,26 @@ def _teacher(args: argparse.Namespace, own: Path) -> tuple[str, str]:
         if not args.teacher_weights:
             raise ConfigError(f"--teacher {args.teacher} is a file: give --teacher-weights as well")
         return args.teacher, args.teacher_weights
-    try:
-        model_zoo.get_config_file(args.teacher)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"--teacher {args.teacher} is neither a config file nor a name of detectron2's model "
-            "zoo, such as COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
-        ) from error
     return args.teacher, args.teacher_weights
+
+
+def _shared_levels(student: Student, teacher: tuple[str, str], own: Path) -> tuple[str, ...]:
+    """Return the levels that the terms may read: those that the teacher's FPN has as well."""
+    if teacher[0] == str(own):  # the same detector, deeper
+        return student.levels
+    if teacher[0].endswith(".py"):  # a LazyConfig, which names its levels in code
+        return student.levels
+    cfg = get_cfg()
+    add_pcka_config(cfg)
+    cfg.MODEL.PCKA.TEACHER.CONFIG_FILE, cfg.MODEL.PCKA.TEACHER.WEIGHTS = teacher
+    stages = teacher_config(cfg).MODEL.FPN.IN_FEATURES
+    shared = tuple(level for level in student.levels if f"res{level[1]}" in stages)
+    if not shared:
+        raise ConfigError(
+            f"--teacher {teacher[0]} has none of the student's levels of an FPN "
+            f"({', '.join(student.levels)}): take another teacher"
+        )
+    return shared
 
 
 def _check(profile: Profile, student: Student) -> None:

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from pcka.detection.config import add_pcka_config
 from pcka.detection.data.folders import folder_names, folder_problems, register_folders
+from pcka.detection.data.formats.export import SPLITS
 from pcka.errors import ConfigError
 
 
@@ -57,6 +58,8 @@ def read_profile(folder: str) -> Profile:
     """
     path = Path(folder).expanduser()
     name = re.sub(r"[^A-Za-z0-9]+", "_", path.resolve().name).strip("_") or "data"
+    if any(f"{name}_{split}" in DatasetCatalog.list() for split in SPLITS):
+        name += "_data"  # such as that of the embedded digits
     cfg = get_cfg()
     add_pcka_config(cfg)
     cfg.DATASETS.FOLDERS = [{"NAME": name, "PATH": str(path)}]

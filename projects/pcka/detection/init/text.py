@@ -112,6 +112,7 @@ def teacher_text(student: Student, depth: int, *, base: str, file: str, output_d
             f"  WEIGHTS: {_quoted(imagenet)}",
             "  BACKBONE: {FREEZE_AT: 2}",
             f'  RESNETS: {{DEPTH: {depth}, NORM: "FrozenBN", RES2_OUT_CHANNELS: 256}}',
+            '  PCKA: {TERMS: [], TEACHER: {CONFIG_FILE: "", WEIGHTS: ""}}  # taught by none',
             f"OUTPUT_DIR: {_quoted(output_dir)}",
             "",
         ]
