@@ -16,7 +16,7 @@ from pcka.errors import ConfigError
 
 # The modules of timm whose networks take other sizes by their argument `strict_img_size`.
 _OF_WINDOWS = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
-_OLDEST = "1.0.20"  # as in setup.cfg
+_OLDEST = "1.0.31"  # as in setup.cfg
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -239,8 +239,11 @@ RETINANET = [
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [48], [64]]),
 ]
 
+FCOS = ["MODEL.PCKA.STUDENT_META_ARCHITECTURE", "FCOS", *RETINANET[2:-2]]
+KINDS = [("", []), ("retinanet_", RETINANET), ("fcos_", FCOS)]
 
-@pytest.mark.parametrize(("kind", "more"), [("", []), ("retinanet_", RETINANET)])
+
+@pytest.mark.parametrize(("kind", "more"), KINDS)
 def test_a_student_taught_by_another_network_of_timm(timm_teacher, tiny, batch, kind, more):
     cfg = tiny(*opts_of(kind=kind), *timm_teacher, *more, "SOLVER.MAX_ITER", 1)
     check_run(cfg)
