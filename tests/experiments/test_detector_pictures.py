@@ -114,8 +114,8 @@ def test_what_is_no_finished_run(runs, tmp_path):
     with pytest.raises(ConfigError, match=r"the teacher's weights.*no file.*gone\.pth"):
         open_run(tmp_path / "taught")
     content["DATASETS"]["COCO_ROOT"] = str(tmp_path)
-    content["DATASETS"]["COCO_JSON"][0]["NAME"] = "lost"
-    content["DATASETS"]["TEST"] = ["lost"]
+    content["DATASETS"]["COCO_JSON"][0]["NAME"] = "lost_pictures"
+    content["DATASETS"]["TEST"] = ["lost_pictures"]
     config.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match="no annotation file"):
         open_run(tmp_path / "taught")
