@@ -107,6 +107,8 @@ def test_ratios_are_height_to_width():
     assert anchor_ratios(np.array([(10.0, 10.0)] * 5)) == [1.0]
     wide = np.array([(20.0, 10.0)] * 4 + [(10.0, 10.0)] * 8 + [(10.0, 20.0)] * 4)
     assert anchor_ratios(wide) == [0.5, 1.0, 2.0]
+    flat = np.array([(200.0, 20.0)] * 10 + [(200.0, 4.0)] * 10)
+    assert anchor_ratios(flat) == [0.1]  # not twice
 
 
 def test_patches_leave_sixteen_on_a_level():
@@ -149,3 +151,23 @@ def test_the_term_reads_levels_that_the_teacher_has(tmp_path):
     [term] = load_config(str(output)).MODEL.PCKA.TERMS
     assert term["FEATURES"] == ["p3", "p4", "p5"]
     assert not (tmp_path / "own_teacher.yaml").exists()
+
+
+def test_every_class_is_named_in_a_comment(tmp_path):
+    """Many names take several lines, and a line break in a name does not end the comment."""
+    data, output = yolo(tmp_path / "data_names"), tmp_path / "own.yaml"
+    names = ["a\nb: c", *(f"class_number_{i}" for i in range(20))]
+    (data / "data.yaml").write_text(f"names: {json.dumps(names)}\n")
+    assert run(data, output, "--student", "fcos_r18") == 0
+    comments = [line for line in output.read_text().splitlines() if line.startswith("    # ")]
+    assert all(any(name in line for line in comments) for name in ("a b: c", *names[1:]))
+    assert load_config(str(output)).MODEL.FCOS.NUM_CLASSES == 21
+
+
+def test_an_image_that_cannot_be_read_leaves_no_file(tmp_path, capsys):
+    data, output = yolo(tmp_path / "data_cut"), tmp_path / "own.yaml"
+    image = data / "train" / "images" / "1.png"
+    image.write_bytes(image.read_bytes()[:-4000])
+    assert run(data, output) == 2
+    assert "1.png cannot be read as an image" in capsys.readouterr().err
+    assert not list(tmp_path.glob("own*"))

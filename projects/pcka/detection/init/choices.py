@@ -86,7 +86,7 @@ def anchor_ratios(boxes: np.ndarray) -> list[float]:
     ratios = boxes[:, 1] / boxes[:, 0]
     low, middle, high = (float(round(q, 1)) for q in np.quantile(ratios, (0.15, 0.5, 0.85)))
     found = [max(middle, 0.1)]
-    if low < 0.75 * middle:
+    if max(low, 0.1) < 0.75 * found[0]:
         found.insert(0, max(low, 0.1))
     if high > 1.33 * middle:
         found.append(high)

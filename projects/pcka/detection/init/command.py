@@ -10,6 +10,7 @@ first. --teacher takes a config, or a name of detectron2's model zoo.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def init(args: argparse.Namespace) -> None:
         raise ConfigError(f"{profile.path}: the images are too small for patches on any level")
     print(table(profile))
     file.parent.mkdir(parents=True, exist_ok=True)
+    draw_labels(profile, picture)  # first, because an image that cannot be read leaves no file then
     text = config_text(
         profile,
         choices,
@@ -78,10 +80,9 @@ def init(args: argparse.Namespace) -> None:
             output_dir=f"output/{own.stem}",
         )
         write_text(own, deeper)
-    draw_labels(profile, picture)
     print(f"\nWritten: {', '.join(map(str, written))}. Next:")
     for path in [*([] if args.teacher else [own]), file]:
-        print(f"  pcka train --config-file {path}")
+        print(f"  pcka train --config-file {shlex.quote(str(path))}")
 
 
 def _teacher(args: argparse.Namespace, own: Path) -> tuple[str, str]:

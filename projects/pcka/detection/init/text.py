@@ -1,6 +1,8 @@
 """The YAML text of a config, with a comment on every number that was chosen."""
 
 import json
+import textwrap
+from collections.abc import Iterable
 
 from .choices import Choices
 from .profile import Profile
@@ -38,7 +40,7 @@ def config_text(
         else "from scratch: detectron2 has no ImageNet weights of this depth"
     )
     patches = list(choices.levels.values())
-    classes = ", ".join(profile.classes)
+    classes = _comment_lines(profile.classes)
     lines = [
         f"# {_named(student)}, taught by {teacher[0]}.",
         f"#   pcka train --config-file {file}",
@@ -119,8 +121,9 @@ def teacher_text(student: Student, depth: int, *, base: str, file: str, output_d
     )
 
 
-def _heads(choices: Choices, student: Student, count: int, classes: str) -> list[str]:
-    comment = f"  # {classes}" if len(classes) < 70 else ""
+def _heads(choices: Choices, student: Student, count: int, classes: list[str]) -> list[str]:
+    comment = f"  # {classes[0]}" if len(classes) == 1 else ""
+    above = [f"    # {line}" for line in classes] if len(classes) > 1 else []
     anchors = [
         "  ANCHOR_GENERATOR:",
         "    # Quantiles of the boxes after resizing; the ratios are height to width.",
@@ -130,9 +133,9 @@ def _heads(choices: Choices, student: Student, count: int, classes: str) -> list
     if student.architecture == "RetinaNet":
         octaves = [[round(size * 2 ** (i / 3)) for i in range(3)] for size in choices.anchors]
         anchors[2] = f"    SIZES: {octaves}"
-        return [*anchors, "  RETINANET:", f"    NUM_CLASSES: {count}{comment}"]
+        return [*anchors, "  RETINANET:", *above, f"    NUM_CLASSES: {count}{comment}"]
     if student.architecture == "FCOS":
-        return ["  FCOS:", f"    NUM_CLASSES: {count}{comment}"]
+        return ["  FCOS:", *above, f"    NUM_CLASSES: {count}{comment}"]
     heads = [
         *anchors,
         "  RPN:",
@@ -144,6 +147,7 @@ def _heads(choices: Choices, student: Student, count: int, classes: str) -> list
         "  ROI_HEADS:",
         '    NAME: "StandardROIHeads"',
         f"    IN_FEATURES: {_list(student.levels)}",
+        *above,
         f"    NUM_CLASSES: {count}{comment}",
         "  ROI_BOX_HEAD:",
         '    NAME: "FastRCNNConvFCHead"',
@@ -158,6 +162,12 @@ def _heads(choices: Choices, student: Student, count: int, classes: str) -> list
             "    POOLER_RESOLUTION: 14",
         ]
     return heads
+
+
+def _comment_lines(names: Iterable[str]) -> list[str]:
+    """Return names as lines of a comment; line breaks within a name would end the comment."""
+    printable = ("".join(c if c.isprintable() else " " for c in name) for name in names)
+    return textwrap.wrap(", ".join(printable), 70, break_long_words=False, break_on_hyphens=False)
 
 
 def _named(student: Student) -> str:
