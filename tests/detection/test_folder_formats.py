@@ -490,6 +490,84 @@ def test_yolo_lists_of_images(exported, tmp_path, wanted):
         check_run(cfg)
 
 
+def yolo_lists(data, train, valid, yaml="train: train.txt\nval: val.txt\n"):
+    """Move the images of a YOLO folder and their labels together, and list some of them."""
+    for kind in ("images", "labels"):
+        for path in list((data / kind).rglob("*.*")):
+            path.rename(data / kind / path.name)
+        for split in ("train", "valid"):
+            (data / kind / split).rmdir()
+    for name, numbers in (("train", train), ("val", valid)):
+        (data / f"{name}.txt").write_text("".join(f"images/{n}.png\n" for n in numbers))
+    (data / "data.yaml").write_text(f"names: [dark, light]\n{yaml}")
+
+
+def notes(cfg, caplog):
+    with caplog.at_level(logging.INFO):
+        log_folders(cfg)
+    return caplog.text
+
+
+@pytest.mark.parametrize("yaml", ["train: train.txt\nval: val.txt\n", ""])
+def test_yolo_lists_may_leave_images_out(exported, tmp_path, wanted, caplog, yaml):
+    """Lists count whether data.yaml names them or not; labels of other images are no fault."""
+    cfg = exported("yolo", nested=False)
+    yolo_lists(tmp_path / "data", (0, 1), (2,), yaml)
+    check_run(cfg)
+    assert plain(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == wanted["train"][:2]
+    assert plain(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == wanted["train"][2:3]
+    left = sum(map(len, wanted.values())) - 3
+    assert f"{left} labelled images are in no list: they are left out" in notes(cfg, caplog)
+
+
+def test_labels_without_an_image_beside_lists(exported, tmp_path):
+    cfg = exported("yolo", nested=False)
+    yolo_lists(tmp_path / "data", (0, 1), (2,))
+    (tmp_path / "data" / "images" / "3.png").unlink()
+    with pytest.raises(ConfigError, match=r"labels/3\.txt has no image: add") as error:
+        check_run(cfg)
+    assert "4.txt" not in str(error.value)
+
+
+def test_images_in_training_and_validation_are_counted(exported, tmp_path, caplog):
+    cfg = exported("yolo", nested=False)
+    yolo_lists(tmp_path / "data", (0, 1, 2), (1, 2, 3))
+    check_run(cfg)
+    assert "2 images are in train and in valid: AP on valid counts" in notes(cfg, caplog)
+
+
+def test_two_images_of_one_label_file(exported, tmp_path):
+    cfg = exported("yolo")
+    images = tmp_path / "data" / "train" / "images"
+    shutil.copy(images / "0.png", images / "0.bmp")
+    words = r"labels/0\.txt are the labels of \S+0\.bmp and of \S+0\.png: rename"
+    with pytest.raises(ConfigError, match=words):
+        check_run(cfg)
+    (tmp_path / "data" / "train" / "labels" / "0.txt").unlink()
+    check_run(config(tmp_path / "data", f"g{tmp_path.name}"))
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_voc_trainval(exported, tmp_path, wanted, caplog, test):
+    """The only list of training images; others are left out, as with train.txt."""
+    cfg = exported("voc")
+    lists = tmp_path / "data" / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    (lists / "val.txt").rename(lists / ("test.txt" if test else "others.txt"))
+    check_run(cfg)
+    both = [*DatasetCatalog.get(cfg.DATASETS.TRAIN[0]), *DatasetCatalog.get(cfg.DATASETS.TEST[0])]
+    found = sorted(plain(both), key=lambda d: d["file_name"])
+    assert found == without_polygons(wanted["train"])
+    assert "trainval.txt is read as the training images" in notes(cfg, caplog)
+
+
+def test_voc_trainval_beside_train_and_val(exported, tmp_path, wanted):
+    cfg = exported("voc")
+    (tmp_path / "data" / "ImageSets" / "Main" / "trainval.txt").write_text("0\n1\n2\n3\n4\n5\n")
+    check_run(cfg)
+    assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == len(wanted["train"])
+
+
 def test_a_folder_inside_that_fits_is_named(exported, tmp_path):
     exported("yolo")
     cfg = config(tmp_path, f"f{tmp_path.name}")

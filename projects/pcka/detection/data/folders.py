@@ -147,7 +147,20 @@ def _register(entry: dict, path: Path, where: str) -> Folder:
         raise ConfigError(f"{where}: the data set {taken[0]!r} exists: choose another NAME")
     for dataset, split in names.items():
         register_coco_instances(dataset, {}, _write(dataset, export.splits[split]), str(path))
-    return Folder(entry, list(names), [], [_summary(name, names, export), *export.notes])
+    notes = [_summary(name, names, export), *export.notes, *_shared_images(export)]
+    return Folder(entry, list(names), [], notes)
+
+
+def _shared_images(export: Export) -> list[str]:
+    """Return how many training images validation and test have as well."""
+    images = {s: {i["file_name"] for i in part["images"]} for s, part in export.splits.items()}
+    shared = {s: len(images[s] & images.get("train", set())) for s in images if s != "train"}
+    return [
+        f"{count} images are in train and in {split}: AP on {split} counts images that were "
+        "trained on"
+        for split, count in shared.items()
+        if count
+    ]
 
 
 def _summary(name: str, names: dict[str, str], export: Export) -> str:

@@ -23,12 +23,13 @@ from .export import (
 from .voc_xml import Annotation, read_annotation
 
 LOOKS_FOR = (
-    "Annotations/*.xml with JPEGImages and ImageSets/Main/train|val|test.txt, or *.xml beside the "
-    "images, also in train|valid|test"
+    "Annotations/*.xml with JPEGImages and ImageSets/Main/train|val|trainval|test.txt, or *.xml "
+    "beside the images, also in train|valid|test"
 )
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images", "Images")
 _LISTS = Path("ImageSets", "Main")
+_TRAINING_AND_VALIDATION = "trainval.txt"
 
 
 @dataclass
@@ -128,6 +129,10 @@ def _by_lists(folder: Path, export: Export) -> dict[str, list[_File]]:
     image_folders = tuple(folder / name for name in _IMAGES if (folder / name).is_dir())
     image_folders = (*image_folders, folder, place)
     lists = by_split(files_in(folder / _LISTS, ".txt"))
+    both = folder / _LISTS / _TRAINING_AND_VALIDATION
+    if not lists.keys() & {"train", "valid"} and both.is_file():
+        lists["train"] = both
+        export.notes.append(f"{relative(both, folder)} is read as the training images")
     files: dict[str, list[_File]] = {}
     for split in (split for split in SPLITS if split in lists):
         files[split] = []

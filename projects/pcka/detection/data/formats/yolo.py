@@ -21,7 +21,7 @@ from .yolo_names import NAMES_FILE, class_names, yaml_file
 
 LOOKS_FOR = (
     "data.yaml, another YAML file alone, or classes.txt, with images/train and labels/train, "
-    "train/images and train/labels, or images and labels"
+    "train/images and train/labels, or images and labels, perhaps with train.txt and val.txt"
 )
 
 
@@ -47,12 +47,32 @@ def read(folder: Path) -> Export:
         for path in files:
             add_image(builder, path, folder, names, export.problems)
         export.splits[split] = builder.content
-    labels = {label_file(path, folder) for files in images.values() for path in files}
-    places = {path.parent for path in labels if "labels" in path.relative_to(folder).parts}
-    for stray in sorted({path for place in places for path in files_in(place, ".txt")} - labels):
-        if stray.name != NAMES_FILE:
-            export.problems.append(f"{stray} has no image: add the image, or remove the labels")
+    _check_labels({path for files in images.values() for path in files}, folder, export)
     return export
+
+
+def _check_labels(images: set[Path], folder: Path, export: Export) -> None:
+    """Report labels of no image and labels of two; note labelled images that no split has."""
+    image_of: dict[Path, Path] = {}
+    for path in sorted(images):
+        labels = label_file(path, folder)
+        other = image_of.setdefault(labels, path)
+        if other != path and labels.exists():
+            export.problems.append(
+                f"{labels} are the labels of {other} and of {path}: rename one image and its "
+                "labels, or remove one"
+            )
+    places = {path.parent for path in image_of if "labels" in path.relative_to(folder).parts}
+    others = {path for place in places for path in files_in(place, ".txt")} - image_of.keys()
+    others = {path for path in others if path.name != NAMES_FILE}
+    # A list may name some of the images, so an image that is not listed is looked for.
+    unlisted = (
+        others & {label_file(path, folder) for path in images_in(folder)} if others else set()
+    )
+    for stray in sorted(others - unlisted):
+        export.problems.append(f"{stray} has no image: add the image, or remove the labels")
+    if unlisted:
+        export.notes.append(f"{len(unlisted)} labelled images are in no list: they are left out")
 
 
 def _image_lists(folder: Path, about: dict) -> dict[str, list[Path]]:
@@ -69,13 +89,15 @@ def _image_lists(folder: Path, about: dict) -> dict[str, list[Path]]:
 
 
 def _by_layout(folder: Path) -> dict[str, list[Path]]:
-    """Return the image folders of each split."""
+    """Return the image folders of each split, or the lists of images beside one folder."""
     below = by_split(subfolders(folder / "images"))
     if below:
         return {split: [path] for split, path in below.items()}
     beside = by_split(path for path in subfolders(folder) if (path / "images").is_dir())
     if beside:
         return {split: [path / "images"] for split, path in beside.items()}
+    if lists := by_split(files_in(folder, ".txt")):
+        return {split: [path] for split, path in lists.items()}
     return {"train": [folder / "images"]} if (folder / "images").is_dir() else {}
 
 
