@@ -22,7 +22,6 @@ from .config import Config, save_config
 
 CONFIG, CHECKPOINT = "config.yaml", "checkpoint.pth"
 STUDENT, STUDENT_EMA, STUDENT_BEST = "student.pth", "student_ema.pth", "student_best.pth"
-STUDENT_BEST = "student_best.pth"
 METRICS, SUMMARY, DATA = "metrics.csv", "summary.json", "data.json"
 
 

@@ -127,12 +127,12 @@ class Update:
             for kind in (nn.Module.parameters, nn.Module.buffers)
             for mean, value in zip(kind(ema.module), kind(self.distiller.student), strict=True)
         ]
-        if not self._averages and not int(ema.n_averaged):
-            self._averages = True
+        begun = self._averages or int(ema.n_averaged) > 0
+        self._averages = True
+        if not begun:
             for mean, value in pairs:
                 mean.copy_(value)
             return
-        self._averages = True
         for floating in (True, False):
             chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
             if chosen:

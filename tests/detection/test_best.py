@@ -1,13 +1,15 @@
 """The best checkpoint: kept over the evaluations, and over a resume."""
 
 import json
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from detector_runs import train
 
-from pcka.detection import Trainer
-from pcka.detection.engine.best import box_ap
+from pcka.detection import ConfigError, Trainer
+from pcka.detection.engine.best import BestHook, box_ap
 
 SCHEDULE = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
 
@@ -69,6 +71,16 @@ def test_a_resumed_run_keeps_its_best(tiny, rated, monkeypatch):
     assert same(f"{cfg.OUTPUT_DIR}/model_best.pth", best)
     assert [e["AP"] for e in content(cfg, "best.json")] == [50.0, 10.0, 20.0]
     assert content(cfg, "summary.json")["best"] == {"iteration": 2, "AP": 50.0}
+
+
+@pytest.mark.parametrize("text", ['{"iteration": 2}', "[1]", '[{"iteration": 2}]', "[{"])
+def test_a_damaged_record_is_named(tiny, text):
+    cfg, hook = tiny(*SCHEDULE), BestHook()
+    hook.trainer = Namespace(cfg=cfg, start_iter=2)
+    Path(cfg.OUTPUT_DIR).mkdir()
+    Path(cfg.OUTPUT_DIR, "best.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"best\.json is .*remove it"):
+        hook.before_train()
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from .collectives import all_sum_, world_size
+from .gradients import SCALE, norm, scaled_gradients
 
 # A part of the running mean that stays in each step.
 _DECAY = 0.9
-# A loss is multiplied by this before it is differentiated, which drops out of d / |d| and keeps
-# small gradients of float16 features from underflowing.
-_SCALE = 2.0**10
 
 
 @dataclass
@@ -91,11 +89,10 @@ class Balance(nn.Module):
         """
         places = [i for i, p in enumerate(self._parameters_of) if p.requires_grad]
         inputs = [leaf, *(self._parameters_of[i] for i in places)]
-        scale = torch.full_like(loss, _SCALE)
-        found = torch.autograd.grad(loss, inputs, scale, allow_unused=True)
+        found = scaled_gradients(loss, inputs)
         slope = found[0] if found[0] is not None else torch.zeros_like(leaf)
         value = loss.detach()
-        size = _square(slope)
+        size = norm(slope).square()
         # One norm and one value for all processes, as one process with the whole batch would have.
         square, total = all_sum_(torch.stack([size, value.to(size.dtype)])).unbind()
         fade = (total / world_size()).clamp(0, 1).sqrt() if fades else torch.ones_like(total)
@@ -112,8 +109,8 @@ class Balance(nn.Module):
         )
         # Each process has the gradients of its own images times the number of processes.
         unit = outer * world_size()
-        norm = all_sum_(_square(g)).sqrt()
-        task = self._update(norm / unit)
+        length = all_sum_(norm(g).square()).sqrt()
+        task = self._update(length / unit)
         adapters: list[Tensor | None] = [None] * len(self._parameters_of)
         total = g
         for pull in pulls:
@@ -123,8 +120,8 @@ class Balance(nn.Module):
             for place, gradient in pull.adapter.items():
                 mine, other = gradient * factor, adapters[place]
                 adapters[place] = mine if other is None else other + mine
-            self.figures[f"weight/{pull.key}"] = factor / outer * _SCALE
-            self.figures[f"gradient/{pull.key}"] = factor * size / norm
+            self.figures[f"weight/{pull.key}"] = factor / outer * SCALE
+            self.figures[f"gradient/{pull.key}"] = factor * size / length
         pulls.clear()
         return total, adapters
 
@@ -138,11 +135,11 @@ class Balance(nn.Module):
                 f"as weight (of {names}) needs: name a feature that is trained, or give a number"
             )
 
-    def _update(self, norm: Tensor) -> Tensor:
+    def _update(self, length: Tensor) -> Tensor:
         """Take up the norm of a step, unless it is not finite; return the mean."""
-        new = torch.stack([norm, torch.ones_like(norm)]).to(self.mean.dtype)
+        new = torch.stack([length, torch.ones_like(length)]).to(self.mean.dtype)
         new = torch.lerp(new, self.mean, _DECAY)
-        self.mean.copy_(torch.where(norm.isfinite(), new, self.mean))
+        self.mean.copy_(torch.where(length.isfinite(), new, self.mean))
         return self.mean[0] / self.mean[1].clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -174,9 +171,3 @@ class _Value(torch.autograd.Function):
         ctx.pull.outer = outer
         torch.autograd.Variable._execution_engine.queue_callback(ctx.balance.check)
         return None, None, None, None
-
-
-def _square(x: Tensor) -> Tensor:
-    """Return |x|^2 in float32, or float64 for float64."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.linalg.vector_norm(x, dtype=dtype).square()

@@ -10,11 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .gradients import norm, scaled_gradients
 from .pairing import Pairing
-
-# Losses are multiplied by this before they are differentiated, so that small gradients of float16
-# features do not underflow. It drops out of the ratio, and a power of two rounds nothing.
-_SCALE = 2.0**10
 
 
 def loss_shares(pairings: Mapping[str, Pairing], losses: Mapping[str, float]) -> dict[str, float]:
@@ -62,24 +59,13 @@ def gradient_ratios(
         return {}
     with torch.autocast(own[0].device.type, enabled=False):
         total = sum(own[1:], own[0])
-        asked = _gradients(total, [features[name] for name in names])
-        norms = {n: _norm(g) for n, g in zip(names, asked, strict=True) if g is not None}
+        asked = scaled_gradients(total, [features[n] for n in names], retain_graph=True)
+        norms = {n: norm(g) for n, g in zip(names, asked, strict=True) if g is not None}
         ratios = {}
         for key, pair in pairings.items():
             loss = losses[f"loss_{key}"]
             if pair.student in norms and loss.requires_grad and pair.ratio is None:
-                [pull] = _gradients(loss, [features[pair.student]])
+                [pull] = scaled_gradients(loss, [features[pair.student]], retain_graph=True)
                 if pull is not None:
-                    ratios[f"gradient/{key}"] = _norm(pull) / norms[pair.student]
+                    ratios[f"gradient/{key}"] = norm(pull) / norms[pair.student]
         return ratios
-
-
-def _gradients(loss: Tensor, features: list[Tensor]) -> tuple[Tensor | None, ...]:
-    scale = torch.full_like(loss, _SCALE)
-    return torch.autograd.grad(loss, features, scale, retain_graph=True, allow_unused=True)
-
-
-def _norm(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(
-        gradient, dtype=torch.promote_types(gradient.dtype, torch.float32)
-    )

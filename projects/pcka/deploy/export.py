@@ -11,12 +11,11 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pcka.cli import exit_status
 from pcka.errors import ConfigError
@@ -26,6 +25,7 @@ from .comparison import TOLERANCES, compare
 from .exported_file import (
     FORMATS,
     Traceable,
+    as_function,
     check_format,
     load_traced,
     versions,
@@ -84,7 +84,9 @@ def export(args: argparse.Namespace) -> None:
     with replacing(output) as part:
         write_traced(traceable, part, args.format)
         file = load_traced(part, args.format)
-        found = compare(_results(traceable), file, inputs, traceable.outputs, traceable.cut_off)
+        found = compare(
+            as_function(traceable.module), file, inputs, traceable.outputs, traceable.cut_off
+        )
     check = {
         "images": sum(len(x) if x.ndim == 4 else 1 for x in inputs),
         "of": data,
@@ -132,17 +134,6 @@ def _classifier(run: TrainedRun, size: Size | None) -> tuple[Traceable, list, st
     images, data = sample_images(classifier, _CLASSIFIER_IMAGES, size)
     traceable = traceable_classifier(classifier, size)
     return traceable, [images], data, describe_classifier(classifier, size)
-
-
-def _results(traceable: Traceable) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the network itself as a function of its input."""
-
-    @torch.no_grad()
-    def run(x: Tensor) -> tuple[Tensor, ...]:
-        found = traceable.module(x)
-        return (found,) if isinstance(found, Tensor) else tuple(found)
-
-    return run
 
 
 def _size(text: str) -> Size:

@@ -106,17 +106,21 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+def as_function(module: nn.Module) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a module as a function of its input that gives a tuple, without gradients."""
+
+    @torch.no_grad()
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        found = module(x)
+        return (found,) if isinstance(found, Tensor) else tuple(found)
+
+    return run
+
+
 def load_traced(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Return an exported file as a function of its input, on the CPU."""
     if file_format == "torchscript":
-        module = torch.jit.load(str(path), map_location="cpu")
-
-        @torch.no_grad()
-        def run(x: Tensor) -> tuple[Tensor, ...]:
-            found = module(x)
-            return (found,) if isinstance(found, Tensor) else tuple(found)
-
-        return run
+        return as_function(torch.jit.load(str(path), map_location="cpu"))
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

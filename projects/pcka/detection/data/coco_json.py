@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -13,7 +12,8 @@ from pcka.detection.config import META_ARCHITECTURE
 from pcka.errors import ConfigError, check_keys
 
 from .coco_segmentations import check_segmentations
-from .coco_values import check_ids, check_types, check_values
+from .coco_values import check_ids, check_lists, check_types, check_values
+from .entries import check_texts
 from .folders import folder_names, folder_problems, register_folders
 from .image_files import check_images, check_shapes
 
@@ -33,14 +33,7 @@ def register_coco_json(cfg: CfgNode) -> None:
     for index, entry in enumerate(cfg.DATASETS.COCO_JSON):
         where = f"DATASETS.COCO_JSON[{index}]"
         check_keys(entry, _ENTRY_KEYS, required=_ENTRY_KEYS, where=where)
-        for key in _ENTRY_KEYS:
-            if not isinstance(entry[key], str):
-                raise ConfigError(f"{where}: {key} is a text, got {entry[key]!r}")
-        if not re.fullmatch(r"\w[\w.-]*", entry["NAME"], re.ASCII):
-            raise ConfigError(
-                f"{where}: NAME {entry['NAME']!r} is the name of a folder as well: use letters, "
-                "digits, _, - and . alone"
-            )
+        check_texts(entry, _ENTRY_KEYS, where)
         root = os.path.expanduser(cfg.DATASETS.COCO_ROOT)
         json_file, images = (
             os.path.join(root, os.path.expanduser(entry[key])) for key in ("JSON", "IMAGES")
@@ -186,9 +179,8 @@ def check_coco_json(
             content = json.load(file)
     except (ValueError, RecursionError) as error:
         return [f"{json_file} is not JSON: {error}"], {}
-    lists = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
-        return [f"{json_file} is not COCO: it needs the lists {', '.join(lists)}"], {}
+    if problem := check_lists(content):
+        return [f"{json_file} {problem}"], {}
     problems = check_types(content, evaluated=evaluated)
     if problems:  # the other checks read these values
         return problems, {}

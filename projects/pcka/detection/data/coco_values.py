@@ -13,6 +13,7 @@ TOLERANCE = 2  # pixels by which a box may reach beyond its image
 _FLAT = 1e-5  # pixels; detectron2 drops boxes that are no wider or higher
 _LISTED = 5  # entries that a message names
 
+LISTS = ("images", "annotations", "categories")
 READ_FROM = "_pcka_read_from"  # key of an annotation of another format: its file and line
 
 _SINGULAR = {"images": "image(s)", "categories": "category(ies)", "annotations": "annotation(s)"}
@@ -101,6 +102,13 @@ def describe(what: str, bad: Iterable, remedy: str) -> list[str]:
         return []
     shown = ", ".join(map(str, bad[:_LISTED])) + (", ..." if len(bad) > _LISTED else "")
     return [f"{len(bad)} {what}: {shown}: {remedy}"]
+
+
+def check_lists(content: Any) -> str:
+    """Return why the content of a file is not COCO, "" if it has the three lists."""
+    if isinstance(content, dict) and all(isinstance(content.get(k), list) for k in LISTS):
+        return ""
+    return f"is not COCO: it needs the lists {', '.join(LISTS)}"
 
 
 def check_types(content: dict, *, evaluated: bool) -> list[str]:

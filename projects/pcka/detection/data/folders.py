@@ -7,7 +7,6 @@ as pycocotools and detectron2 read files; the user's folder is never written to.
 import json
 import logging
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from detectron2.data.datasets import register_coco_instances
 from pcka.errors import ConfigError, check_keys
 
 from .coco_values import is_number, is_whole
+from .entries import check_texts
 from .formats.export import SPLITS, Export
 from .formats.known import FORMATS, read_folder, recognise
 from .splitting import split_training
@@ -100,14 +100,7 @@ def _filled(given: dict, where: str) -> dict:
     """Return an entry with its defaults."""
     check_keys(given, _KEYS, required=("NAME", "PATH"), where=where)
     entry = {"FORMAT": "", "VALID_FRACTION": None, "SEED": 0, **given}
-    for key in ("NAME", "PATH", "FORMAT"):
-        if not isinstance(entry[key], str):
-            raise ConfigError(f"{where}: {key} is a text, got {entry[key]!r}")
-    if not re.fullmatch(r"\w[\w.-]*", entry["NAME"], re.ASCII):
-        raise ConfigError(
-            f"{where}: NAME {entry['NAME']!r} is the name of a folder as well: use letters, "
-            "digits, _, - and . alone"
-        )
+    check_texts(entry, ("NAME", "PATH", "FORMAT"), where)
     if entry["FORMAT"] and entry["FORMAT"] not in FORMATS:
         raise ConfigError(
             f"{where}: FORMAT {entry['FORMAT']!r} is not known: one of {', '.join(FORMATS)}"

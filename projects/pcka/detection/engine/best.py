@@ -5,10 +5,11 @@ import os
 from typing import Any
 
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 
 from pcka.detection.checks.run_folder import BEST_WEIGHTS
+from pcka.detection.data.coco_values import is_number
 from pcka.detection.modeling.distilled_detector import DistilledDetector
+from pcka.errors import ConfigError
 from pcka.files import read_json, save_tensors, write_json
 
 from .checkpointer import on_cpu
@@ -22,8 +23,9 @@ class BestHook(HookBase):
     """Writes ``model_best.pth``, the plain student's weights, whenever box AP is the best so far.
 
     ``best.json`` lists all evaluations. A resumed run forgets those after its checkpoint, which it
-    makes again. Comes after the hook that evaluates. The images are those of ``DATASETS.TEST[0]``:
-    name a validation set there that is not the test set whose AP is reported.
+    makes again. The hook is for the process that writes, and comes after the hook that evaluates.
+    The images are those of ``DATASETS.TEST[0]``: name a validation set there that is not the test
+    set whose AP is reported.
     """
 
     def __init__(self) -> None:
@@ -36,8 +38,10 @@ class BestHook(HookBase):
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        known = read_json(self._path(RECORD)) if start > 0 else None
-        self.evaluations = [e for e in known or [] if e["iteration"] <= start]
+        known = (read_json(self._path(RECORD)) if start > 0 else None) or []
+        if not isinstance(known, list) or not all(map(_is_evaluation, known)):
+            raise ConfigError(f"{self._path(RECORD)} is no list of evaluations: remove it")
+        self.evaluations = [e for e in known if e["iteration"] <= start]
 
     def after_step(self) -> None:
         period, done = self.trainer.cfg.TEST.EVAL_PERIOD, self.trainer.iter + 1
@@ -51,7 +55,7 @@ class BestHook(HookBase):
     def _look(self, iteration: int) -> None:
         """Take up the results of the evaluation that was just made."""
         ap = box_ap(getattr(self.trainer, "_last_eval_results", {}))
-        if ap is None or not comm.is_main_process():
+        if ap is None:
             return
         best = self.best
         self.evaluations.append({"iteration": iteration, "AP": ap})
@@ -64,6 +68,10 @@ class BestHook(HookBase):
 
     def _path(self, name: str) -> str:
         return os.path.join(self.trainer.cfg.OUTPUT_DIR, name)
+
+
+def _is_evaluation(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(is_number(entry.get(k)) for k in ("iteration", "AP"))
 
 
 def box_ap(results: dict[str, Any]) -> float | None:

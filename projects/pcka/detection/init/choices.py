@@ -1,9 +1,12 @@
 """Sizes, anchors, patches and schedule that fit a data set, each by a rule of a line."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from detectron2.data.transforms import ResizeShortestEdge
+
+from pcka.core.patches import grid_shape
 
 from .profile import Profile
 
@@ -103,7 +106,7 @@ def patch_sizes(least: np.ndarray, levels: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for level in levels:
         height, width = (-(-int(side) // 32) * 32 // _STRIDES[level] for side in least)
-        counts = {p: -(-height // p) * -(-width // p) for p in (16, 8, 4, 2, 1)}
+        counts = {p: math.prod(grid_shape(height, width, p)) for p in (16, 8, 4, 2, 1)}
         fitting = [p for p, count in counts.items() if count >= _PATCHES]
         if fitting or counts[1] >= _FEWEST:
             found[level] = fitting[0] if fitting else 1

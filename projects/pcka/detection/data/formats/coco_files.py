@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcka.detection.data.coco_values import READ_FROM, check_types, describe, is_whole
+from pcka.detection.data.coco_values import (
+    LISTS,
+    READ_FROM,
+    check_lists,
+    check_types,
+    describe,
+    is_whole,
+)
 
 from .export import Export, relative, upright_size
-
-_LISTS = ("images", "annotations", "categories")
 
 
 def read_coco_files(
@@ -48,9 +53,9 @@ def _read(path: Path) -> tuple[dict | None, list[str]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         return None, [f"is not JSON: {error}: export it again"]
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in _LISTS):
-        return None, [f"is not COCO: it needs the lists {', '.join(_LISTS)}"]
-    return {key: content[key] for key in _LISTS}, []
+    if problem := check_lists(content):
+        return None, [problem]
+    return {key: content[key] for key in LISTS}, []
 
 
 def _renumber(content: dict, name: str, export: Export) -> None:
