@@ -76,7 +76,7 @@ def timm_model(name: str, num_classes: int, **options: Any) -> nn.Module:
     can be read.
 
     Args:
-        name: of :func:`check_timm_name`.
+        name: a name that :func:`check_timm_name` accepts.
         num_classes: 0 leaves the classifier out.
         options: further arguments of ``timm.create_model``.
 

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import yaml
 from detector_runs import train
+from detectron2.modeling import build_model
 from PIL import Image
 
 from pcka.detection.checks.preflight import check_run
-from pcka.detection.config import load_config
+from pcka.detection.config import load_config, student_config
+from pcka.detection.init import command
 from pcka.detection.init.choices import anchor_ratios, anchor_sizes, patch_sizes
 from pcka.detection.init.command import main
+from pcka.detection.init.students import STUDENTS
 
 SMALL = (
     *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", 0),
@@ -93,6 +96,22 @@ def test_the_written_config_trains(tmp_path, monkeypatch, capsys, make, student,
     check_run(cfg)
     train(cfg)
     assert (tmp_path / "output/own/model_final.pth").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_is_a_detector_and_so_is_its_teacher(tmp_path, monkeypatch, name):
+    """Each config builds at full size; detectron2 itself compares anchors with levels."""
+    monkeypatch.setattr(command, "draw_labels", lambda *_: None)
+    data, output = roboflow(tmp_path / f"every_{name}"), tmp_path / "own.yaml"
+    assert run(data, output, "--student", name) == 0
+    cpu = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
+    student = load_config(str(output), cpu)
+    teacher = load_config(str(tmp_path / "own_teacher.yaml"), cpu)
+    assert not teacher.MODEL.PCKA.TERMS and student.MODEL.PCKA.TERMS
+    for cfg in (student_config(student), teacher):
+        levels = build_model(cfg).backbone.output_shape()
+        assert set(student.MODEL.PCKA.TERMS[0]["FEATURES"]) <= set(levels)
 
 
 def test_anchors_are_quantiles_of_the_boxes():

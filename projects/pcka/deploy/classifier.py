@@ -41,7 +41,7 @@ class TrainedClassifier:
         image_size: S.
         ratio: images are resized to this times S before the middle is cut; None keeps those that
             have S pixels a side.
-        device: that computes.
+        device: the device that computes.
     """
 
     run: TrainedRun

@@ -19,7 +19,7 @@ Results = tuple[Tensor, ...]
 
 
 class CutOff(NamedTuple):
-    """Where a detector drops detections: a rounding error may decide on those that are close.
+    """The limits at which a detector drops detections; rounding may decide on those close to them.
 
     Attributes:
         score: the least one that is kept.
@@ -38,7 +38,7 @@ class CutOff(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What was compared.
+    """The outcome of a comparison.
 
     Attributes:
         largest: the largest difference of every output that is not whole numbers.
@@ -59,11 +59,12 @@ def compare(
     """Compare the results for all inputs; classes have to be equal.
 
     Args:
-        network, file: of the same outputs.
-        inputs: for both, one by one.
+        network, file: functions with the same outputs.
+        inputs: the inputs of both, one by one.
         outputs: their names: ``boxes``, ``scores``, ``classes`` and perhaps ``masks``, or
             ``logits``.
-        cut_off: of a detector; a detection that is close to it may be missing in one of the two.
+        cut_off: the limits of a detector; a detection that is close to them may be missing in one
+            of the two.
 
     Raises:
         RunError: the results differ by more than ``TOLERANCES``.

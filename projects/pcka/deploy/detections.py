@@ -90,8 +90,8 @@ class Detections:
         """Detect in a batch, keep all detections and yield a drawing ``(H, W, 3)`` of each image.
 
         Args:
-            images: as :meth:`TrainedDetector.read` gives them.
-            records: what the file says of each image, beside its size.
+            images: the results of :meth:`TrainedDetector.read`.
+            records: the entries of each image in the file, beside its size.
         """
         batch = [self.detector.input_of(image) for image in images]
         found = [detect(batch) for detect, *_ in self.networks]

@@ -28,7 +28,7 @@ class Traceable:
     """A network of one tensor that can be traced.
 
     Attributes:
-        name: of the network, for messages.
+        name: the name of the network, for messages.
         module: takes a tensor; returns a tensor, or a tuple of them.
         example: the tensor that is traced.
         outputs: a name for each output.

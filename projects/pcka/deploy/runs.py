@@ -1,4 +1,4 @@
-"""What a folder holds: a finished run of a detector or of a classifier, and its weights."""
+"""Finished runs: the kind of the run in a folder, detector or classifier, and its weights."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,8 +22,8 @@ class TrainedRun(NamedTuple):
     """A finished run.
 
     Attributes:
-        folder: of the run.
-        kind: what it trained.
+        folder: the folder of the run.
+        kind: the kind of network that it trained.
         weights: file of the student's trained weights.
     """
 

@@ -28,8 +28,8 @@ def predict_video(detections: Detections, path: Path, output: Path, *, batch_siz
 
     Args:
         detections: the networks; they keep all detections, with the number of the frame from 0 on.
-        path: of the video.
-        output: of the new video, ending in ``.mp4``.
+        path: the path of the video.
+        output: the path of the new video, ending in ``.mp4``.
         batch_size: frames at once.
 
     Raises:

@@ -17,7 +17,7 @@ def check_timm(cfg: CfgNode) -> list[str]:
     """Return what keeps MODEL.TIMM from being trained; nothing for any other backbone.
 
     Args:
-        cfg: of a student, or of a teacher.
+        cfg: the config of a student, or of a teacher.
     """
     if not cfg.MODEL.BACKBONE.NAME.endswith(_BUILDERS):
         return []

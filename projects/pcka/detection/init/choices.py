@@ -25,9 +25,9 @@ class Choices:
     Attributes:
         short, long: the shorter side after resizing, and the most of the longer one, in pixels.
         anchors: a size for each level, in pixels after resizing.
-        ratios: of height to width of the anchors.
+        ratios: the ratios of height to width of the anchors.
         levels: the features that the term reads, with the patch size of each.
-        batch, iterations, steps, period: of the schedule; ``period`` is between two evaluations.
+        batch, iterations, steps, period: the schedule; ``period`` lies between two evaluations.
     """
 
     short: int

@@ -1,4 +1,4 @@
-"""What a folder of data holds: its splits, classes, and the sizes of images and boxes."""
+"""The content of a folder of data: its splits, classes, and the sizes of images and boxes."""
 
 import re
 from collections import Counter

@@ -14,7 +14,7 @@ class Student:
     Attributes:
         architecture: the meta-architecture.
         backbone: the name of its builder.
-        depth: of the ResNet.
+        depth: the depth of the ResNet.
         anchor_levels: the levels of the FPN that the heads read.
         levels: those that a term reads.
         masks: whether it learns masks.

@@ -26,12 +26,12 @@ def config_text(
 
     Args:
         profile: the data.
-        choices: what fits it.
+        choices: the numbers that fit the data.
         student: the detector.
         file: the name of the config, for its command.
         teacher: its config and its weights; "" takes the model zoo's.
-        device: of the run.
-        output_dir: of the run.
+        device: the device of the run.
+        output_dir: the folder of the run.
     """
     imagenet = _IMAGENET.get(student.depth, "")
     start = (

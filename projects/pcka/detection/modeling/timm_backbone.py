@@ -34,7 +34,7 @@ class TimmBackbone(Backbone):
     ):
         """
         Args:
-            name: of the network, or ``NAME.TAG``.
+            name: the name of the network, or ``NAME.TAG``.
             out_features: names of ``res2`` ... ``res5``.
             norm: what becomes of the network's BatchNorm layers: FrozenBN, BN or SyncBN. Layers
                 of other kinds (ConvNeXt's and Swin's LayerNorm) stay as they are.
@@ -121,7 +121,7 @@ def _first_modules(
     """Return the paths of the modules that ``freeze_at`` freezes, in the order of definition.
 
     Args:
-        network: of timm, where modules are defined in the order in which they run.
+        network: a network of timm, whose modules are defined in the order in which they run.
         stem: the last module before the maps of stride 4; empty if timm names none.
         ends: the modules that return the maps.
         freeze_at: 0 for none, 1 for the stem, 2 for the first of ``ends`` as well, ...

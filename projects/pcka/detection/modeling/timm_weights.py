@@ -23,7 +23,7 @@ def names_in_detector(
     Args:
         state: tensors by name, as a file holds them.
         model: the detector, or a backbone alone.
-        path: of the file, for the message.
+        path: the path of the file, for the message.
 
     Returns:
         None where the model has no network of timm, or the file is that of a detector.
